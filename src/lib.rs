@@ -1,1 +1,6 @@
-
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod election;
+pub mod snapshot;
+pub mod timing;

@@ -1,0 +1,207 @@
+//! Commands and questions from HTTP and signals to the driver, and their answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::{Hlc, Instant, Wall};
+use crate::election::ids::{ElectionIndex, Generation, Revision};
+use crate::election::record::{GenerationRecord, QueueEntry};
+use crate::snapshot::LeaderView;
+
+/// How many requests may wait for the driver; one more is answered `unavailable`.
+pub const QUEUE: usize = 256;
+
+/// A request to the driver, with where to send its answer.
+#[derive(Debug)]
+pub enum Request {
+    /// `POST …/resign`.
+    Resign(ElectionIndex, Duration, oneshot::Sender<Result<Option<LeaderView>, ControlError>>),
+    /// `POST /v1/drain`.
+    Drain(oneshot::Sender<()>),
+    /// `POST …/drained`.
+    Drained(ElectionIndex, oneshot::Sender<()>),
+    /// `POST …/verify` and `GET …/leader?linearizable=true`.
+    Inquire(ElectionIndex, oneshot::Sender<Result<Current, ControlError>>),
+    /// `GET …/candidates`.
+    Candidates(ElectionIndex, oneshot::Sender<Result<Vec<QueueEntry>, ControlError>>),
+    /// `GET …/history`.
+    History(ElectionIndex, Page, oneshot::Sender<Result<Vec<HistoryRecord>, ControlError>>),
+    /// A signal to stop.
+    Shutdown,
+}
+
+/// The part of a list that is asked for, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many entries: 1 to 1,000.
+    pub limit: usize,
+    /// Only entries older than this generation or sequence number.
+    pub before: Option<u64>,
+}
+
+/// What etcd holds at this moment, by a linearizable read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// The newest generation; 0 before any.
+    pub generation: Generation,
+    /// Who leads with it; `None` in a vacancy and under a foreign leader.
+    pub leader: Option<LeaderView>,
+    /// Whether a client that is not Tenure leads.
+    pub foreign: bool,
+}
+
+/// One record of the cluster-wide history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryRecord {
+    /// What was recorded.
+    pub record: GenerationRecord,
+    /// The revision that committed it.
+    pub revision: Revision,
+}
+
+/// One line of this daemon's audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLine {
+    /// Counts this daemon's transitions from 1.
+    pub seq: u64,
+    /// When, for people.
+    pub time: Wall,
+    /// When, in causal order.
+    pub hlc: Hlc,
+    /// Which election.
+    pub election: ElectionIndex,
+    /// What changed and why.
+    pub transition: crate::election::event::Transition,
+    /// More about the reason; may be empty.
+    pub detail: String,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ControlError {
+    /// This daemon does not lead the election.
+    #[error("this daemon does not lead")]
+    NotLeader,
+    /// etcd did not answer, refused, or the daemon is too busy or stopping. Nothing was changed.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The change may have been committed or not.
+    #[error("the outcome is unknown: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// Reads the newest lines of the audit log; the log itself implements it.
+pub trait AuditTrail: Send + Sync + std::fmt::Debug {
+    /// The newest lines of one election, newest first.
+    fn newest(&self, election: ElectionIndex, page: Page) -> Vec<AuditLine>;
+}
+
+/// The way to the driver; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control {
+    requests: mpsc::Sender<Request>,
+    audit: Arc<dyn AuditTrail>,
+    heartbeat: Heartbeat,
+}
+
+/// When the driver's loop last turned.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeat(Arc<std::sync::atomic::AtomicU64>);
+
+impl Heartbeat {
+    /// Called by the loop at every turn.
+    pub fn beat(&self, now: Instant) {
+        self.0.store(now.as_nanos(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// How long ago the loop last turned.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.since(Instant::from_nanos(self.0.load(std::sync::atomic::Ordering::Relaxed)))
+    }
+}
+
+impl Control {
+    /// Makes the handle and the driver's end of it.
+    #[must_use]
+    pub fn new(audit: Arc<dyn AuditTrail>, heartbeat: Heartbeat) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        (Self { requests, audit, heartbeat }, receiver)
+    }
+
+    /// Steps down and hands over; answers once that is committed. `None` where nobody of ours was queued.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says; every variant is possible.
+    pub async fn resign(&self, e: ElectionIndex, cooldown: Duration) -> Result<Option<LeaderView>, ControlError> {
+        self.ask(|reply| Request::Resign(e, cooldown, reply)).await?
+    }
+
+    /// Stops leading everywhere, and keeps the session. On return no reader sees a leader any more.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`] only.
+    pub async fn drain(&self) -> Result<(), ControlError> {
+        self.ask(Request::Drain).await
+    }
+
+    /// The application has stopped acting: hand over without waiting for promises.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`] only.
+    pub async fn drained(&self, e: ElectionIndex) -> Result<(), ControlError> {
+        self.ask(|reply| Request::Drained(e, reply)).await
+    }
+
+    /// Asks etcd, linearizably, for the newest generation and its holder.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`] when no quorum answers.
+    pub async fn inquire(&self, e: ElectionIndex) -> Result<Current, ControlError> {
+        self.ask(|reply| Request::Inquire(e, reply)).await?
+    }
+
+    /// The queue in order, from etcd.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`] when no quorum answers.
+    pub async fn candidates(&self, e: ElectionIndex) -> Result<Vec<QueueEntry>, ControlError> {
+        self.ask(|reply| Request::Candidates(e, reply)).await?
+    }
+
+    /// The cluster-wide history, newest first, from etcd.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`] when no quorum answers.
+    pub async fn history(&self, e: ElectionIndex, page: Page) -> Result<Vec<HistoryRecord>, ControlError> {
+        self.ask(|reply| Request::History(e, page, reply)).await?
+    }
+
+    /// This daemon's audit log, newest first, from memory.
+    #[must_use]
+    pub fn transitions(&self, e: ElectionIndex, page: Page) -> Vec<AuditLine> {
+        self.audit.newest(e, page)
+    }
+
+    /// Asks the driver to stop; it drains first.
+    pub fn shutdown(&self) {
+        // A full queue means a driver that no longer turns; the second signal, or the supervisor, ends that.
+        let _ = self.requests.try_send(Request::Shutdown);
+    }
+
+    /// How long ago the driver's loop last turned.
+    #[must_use]
+    pub fn loop_age(&self, now: Instant) -> Duration {
+        self.heartbeat.age(now)
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        let busy = |_| ControlError::Unavailable("the daemon is busy or stopping".to_owned());
+        self.requests.try_send(make(reply)).map_err(busy)?;
+        answer.await.map_err(|_| ControlError::Unavailable("the daemon is stopping".to_owned()))
+    }
+}

@@ -1,0 +1,208 @@
+//! What readers see: one immutable value, one [`Publisher`], many [`Reader`]s.
+//!
+//! Role, generation and guard travel together, so they are never torn; whether a leader still leads is judged when it is
+//! read, against the clock, so a writer that has stalled cannot keep anyone leader.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{Hlc, Instant, Reading, Wall};
+use crate::election::guard::Guard;
+use crate::election::ids::{ElectionIndex, ElectionName, Generation, LeaseId, Revision};
+use crate::election::promise::Promises;
+use crate::election::role::{Reason, Role};
+
+/// The state of the whole daemon at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The candidate's id.
+    pub id: String,
+    /// The session, while there is one.
+    pub session: Option<SessionView>,
+    /// One for each configured election, in the order of the configuration.
+    pub elections: Vec<ElectionView>,
+    /// Set for good by `drain` and by a signal to stop.
+    pub draining: bool,
+    /// Wall clock minus boot clock when this was published, in milliseconds.
+    pub offset_ms: i64,
+    /// How much that difference may change before the guard is void.
+    pub max_jump: Duration,
+    /// When the newest linearizable answer of etcd arrived, if any did.
+    pub etcd_seen: Option<Instant>,
+}
+
+/// The session as readers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionView {
+    /// Its lease.
+    pub lease: LeaseId,
+    /// The TTL that etcd granted.
+    pub ttl: Duration,
+    /// How far the newest confirmed renewal carries.
+    pub guard: Guard,
+}
+
+/// One election as readers see it.
+#[derive(Clone, Debug)]
+pub struct ElectionView {
+    /// Its name.
+    pub name: ElectionName,
+    /// The role as last decided. Ask [`Snapshot::role_at`] instead of reading this.
+    pub role: Role,
+    /// The own generation while the role is leader.
+    pub own: Option<Generation>,
+    /// The newest generation seen, whoever's; 0 before any.
+    pub observed: Generation,
+    /// The application's term recorded with it.
+    pub term: u64,
+    /// Who leads, as far as etcd told.
+    pub leader: Option<LeaderView>,
+    /// Whether a client that is not Tenure leads the same recipe.
+    pub foreign: bool,
+    /// Whether new elections are paused.
+    pub paused: bool,
+    /// Why the role is what it is.
+    pub reason: Reason,
+    /// Since when, on the wall clock.
+    pub since: Wall,
+    /// The same in causal order.
+    pub hlc: Hlc,
+    /// Place in the queue, 0 for the leader, as of the last full look; `None` while not queued.
+    pub queue_position: Option<usize>,
+    /// Candidates in the queue as of the last full look.
+    pub candidates: usize,
+    /// The newest revision of etcd that contributed to this view.
+    pub observed_revision: Revision,
+    /// When it did, on the wall clock; `None` before the first contact.
+    pub last_update: Option<Wall>,
+}
+
+/// A leader as etcd names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderView {
+    /// Its candidate id.
+    pub id: String,
+    /// Where it is reached; empty where it did not say.
+    pub url: String,
+    /// Its generation.
+    pub generation: Generation,
+    /// Since when, on the winner's wall clock.
+    pub elected_at: Wall,
+}
+
+impl Snapshot {
+    /// The guard of the leadership of this election, if it is ours and holds at `at`.
+    #[must_use]
+    pub fn leads_at(&self, election: ElectionIndex, at: Reading) -> Option<(Generation, Guard)> {
+        let view = self.elections.get(election.0)?;
+        let (Role::Leader, Some(generation), Some(session)) = (view.role, view.own, self.session) else { return None };
+        // A virtual machine paused with its boot clock stopped shows as a jump of the wall clock: nothing counts then.
+        let jumped = u128::from(at.offset_ms.abs_diff(self.offset_ms)) > self.max_jump.as_millis();
+        (session.guard.holds_at(at.now) && !jumped).then_some((generation, session.guard))
+    }
+
+    /// The role at `at`: a leader whose guard has passed is a follower, whatever was decided before.
+    #[must_use]
+    pub fn role_at(&self, election: ElectionIndex, at: Reading) -> Role {
+        match self.elections[election.0].role {
+            Role::Leader if self.leads_at(election, at).is_none() => Role::Follower,
+            role => role,
+        }
+    }
+
+    /// Finds an election by name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<ElectionIndex> {
+        self.elections.iter().position(|e| e.name.as_str() == name).map(ElectionIndex)
+    }
+}
+
+/// A fencing token with its promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The generation.
+    pub generation: Generation,
+    /// Until then, counted from when the caller sent its request, no other daemon leads.
+    pub valid_for: Duration,
+    /// What is left of the guard.
+    pub guard: Duration,
+}
+
+type Ledgers = Arc<[Mutex<Promises>]>;
+
+/// The one writer.
+#[derive(Debug)]
+pub struct Publisher {
+    sender: watch::Sender<Arc<Snapshot>>,
+    ledgers: Ledgers,
+}
+
+/// A reader; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    receiver: watch::Receiver<Arc<Snapshot>>,
+    ledgers: Ledgers,
+    promise: Duration,
+}
+
+/// Makes the pair. `promise` is the longest validity one token answer promises.
+#[must_use]
+pub fn channel(first: Snapshot, promise: Duration) -> (Publisher, Reader) {
+    let ledgers: Ledgers = first.elections.iter().map(|_| Mutex::default()).collect();
+    let (sender, receiver) = watch::channel(Arc::new(first));
+    let reader = Reader { receiver, ledgers: Arc::clone(&ledgers), promise };
+    (Publisher { sender, ledgers }, reader)
+}
+
+impl Publisher {
+    /// Replaces what readers see.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.sender.send_replace(Arc::new(snapshot));
+    }
+
+    /// The end of the last promise given in this election.
+    ///
+    /// Call it only after a snapshot that does not lead it was published: then no later promise follows, because
+    /// [`Reader::token`] looks at the snapshot while it holds the ledger.
+    #[must_use]
+    pub fn last_promise(&self, election: ElectionIndex) -> Instant {
+        locked(&self.ledgers[election.0]).latest()
+    }
+}
+
+impl Reader {
+    /// The newest snapshot.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.receiver.borrow())
+    }
+
+    /// Waits until the snapshot is replaced; for ever once the publisher is gone.
+    pub async fn changed(&mut self) {
+        if self.receiver.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The token of this election with a fresh promise, if we lead at `at`. The promise is in the ledger before this returns.
+    #[must_use]
+    pub fn token(&self, election: ElectionIndex, at: Reading) -> Option<Token> {
+        let mut ledger = locked(self.ledgers.get(election.0)?);
+        let (generation, guard) = self.load().leads_at(election, at)?;
+        let valid_for = ledger.give(at.now, guard, self.promise);
+        Some(Token { generation, valid_for, guard: guard.remaining(at.now) })
+    }
+
+    /// What is left of the last promise given in this election; zero where none is outstanding.
+    #[must_use]
+    pub fn promised(&self, election: ElectionIndex, now: Instant) -> Duration {
+        self.ledgers.get(election.0).map_or(Duration::ZERO, |l| locked(l).latest().since(now))
+    }
+}
+
+fn locked(ledger: &Mutex<Promises>) -> std::sync::MutexGuard<'_, Promises> {
+    // A ledger is one moment in time: a panic elsewhere cannot have left it half written.
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
