@@ -27,6 +27,8 @@ pub(super) struct Leaving {
     since: Instant,
     /// A full look came after we stopped acting: an empty queue in it is believed.
     looked: bool,
+    /// Our transaction did not commit, or nobody knows: nothing more is sent before a look.
+    blind: bool,
     refusals: u32,
 }
 
@@ -82,11 +84,12 @@ impl Leaving {
         phase: Phase,
         since: Instant,
     ) -> Self {
-        Self { key, generation, release, tickets: Vec::new(), named: None, phase, since, looked: false, refusals: 0 }
+        Self { key, generation, release, tickets: Vec::new(), named: None, phase, since, looked: false, blind: false, refusals: 0 }
     }
 
     pub(super) fn looked(&mut self) {
         self.looked = true;
+        self.blind = false;
     }
 
     /// The own key is gone. `true` when that ends it; `false` while our own transaction may have done it and will say so.
@@ -100,6 +103,7 @@ impl Leaving {
         let pause = if self.refusals > 1 { REFUSED_PAUSE } else { std::time::Duration::ZERO };
         self.phase = Phase::Promised(now + pause);
         self.looked = false;
+        self.blind = true;
     }
 
     pub(super) fn reply_released(&mut self, out: &mut Vec<Output>, successor: Option<&QueueEntry>, newest: Generation) {
@@ -150,7 +154,7 @@ impl Contest {
         if ctx.stopping {
             leaving.release = leaving.release.no_later_than_safe();
         }
-        if !leaving.due(ctx.now) || looking && leaving.refusals > 0 {
+        if leaving.blind || !leaving.due(ctx.now) {
             return;
         }
         let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);

@@ -139,8 +139,10 @@ impl Core {
         let mut out = Vec::new();
         let remembered = self.ratchet.high_water().generations;
         // First: a late renewal must not revive a guard that has lapsed.
-        let expired = self.session.expire(now, &mut out);
+        let mut revoke = Vec::new();
+        let expired = self.session.expire(now, &mut revoke);
         self.take_effect(now, expired, &mut out);
+        out.append(&mut revoke);
         if self.fits(now, &input, &mut out) {
             self.apply(now, input, &mut out);
         }

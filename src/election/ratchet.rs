@@ -11,8 +11,10 @@ use crate::clock::Instant;
 pub struct Ratchet {
     /// The newest history: a later read that shows less was answered by another history.
     expected: HighWater,
-    /// When `expected` last grew. A read that left before that may rightly show less.
+    /// When the revision or the raft term last grew. A read that left before that may rightly show less.
     grown_at: Option<Instant>,
+    /// The same of each generation.
+    generation_grown_at: Vec<Option<Instant>>,
     /// Per election, the highest generation that any history ever showed.
     floor: Vec<Generation>,
 }
@@ -23,7 +25,12 @@ impl Ratchet {
     pub fn new(elections: usize, remembered: Option<HighWater>) -> Self {
         let mut expected = remembered.unwrap_or_default();
         expected.generations.resize(elections, Generation::default());
-        Self { floor: expected.generations.clone(), expected, grown_at: None }
+        Self {
+            floor: expected.generations.clone(),
+            expected,
+            grown_at: None,
+            generation_grown_at: vec![None; elections],
+        }
     }
 
     /// Takes note of a linearizable answer. `false` when it shows that history was rewound.
@@ -48,7 +55,7 @@ impl Ratchet {
         seen: Generation,
     ) -> bool {
         if seen < self.expected.generations[election.0] {
-            return !left_after(header.sent_at, self.grown_at);
+            return !left_after(header.sent_at, self.generation_grown_at[election.0]);
         }
         self.raise(now, election, seen);
         true
@@ -59,7 +66,7 @@ impl Ratchet {
         let known = &mut self.expected.generations[election.0];
         if seen > *known {
             *known = seen;
-            self.grown_at = Some(now);
+            self.generation_grown_at[election.0] = Some(now);
         }
         self.floor[election.0] = self.floor[election.0].max(seen);
     }
@@ -69,6 +76,7 @@ impl Ratchet {
         self.expected = HighWater { revision: first.revision, raft_term: first.raft_term, ..HighWater::default() };
         self.expected.generations.resize(self.floor.len(), Generation::default());
         self.grown_at = Some(now);
+        self.generation_grown_at.fill(Some(now));
     }
 
     /// The highest generation ever seen in an election.
