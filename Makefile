@@ -100,7 +100,7 @@ tools: protoc jq cargo-deny etcd ## everything that the other targets need
 .PHONY: protoc
 protoc:
 	@[[ -n "$${PROTOC:-}" ]] || type -P protoc >/dev/null || { \
-	    echo 'protoc is missing, and etcd-client needs it to build: apt-get install protobuf-compiler,' \
+	    echo 'protoc is missing, and etcd-client needs it to build: apt-get install protobuf-compiler libprotobuf-dev,' \
 	        'or set PROTOC to the binary of https://github.com/protocolbuffers/protobuf/releases' >&2; exit 1; }
 
 .PHONY: jq
