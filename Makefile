@@ -15,8 +15,8 @@ CARGO_DENY := 0.20.2
 # mostly waits, so this is not the number of cores.
 TEST_THREADS ?= 4
 
-# Where the tests find etcd; a line of shell, for recipes that need it.
-ETCD_ENV = eval "$$(dev/etcd env)"
+# Where the tests find etcd; a line of shell, for recipes that need it. In two steps: `eval "$(…)"` hides a failure.
+ETCD_ENV = exports=$$(dev/etcd env); eval "$$exports"
 
 .PHONY: help
 help: ## this list
