@@ -1,5 +1,5 @@
 // Pins the etcd 3.6 that dev/etcd builds. To move to a newer patch: in this directory,
-//   go get go.etcd.io/etcd/{server,etcdctl,etcdutl}/v3@v3.6.N && go mod tidy
+//   go get -tool go.etcd.io/etcd/{server,etcdctl,etcdutl}/v3@v3.6.N
 module tenure/dev/etcd-3.6
 
 go 1.26.0
