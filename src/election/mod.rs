@@ -346,6 +346,7 @@ impl Core {
             now,
             timing: &self.timing,
             session: self.session.usable(now),
+            lease: self.session.alive().map(|a| a.lease),
             retiring: self.draining || self.stopping.is_some(),
             stopping: self.stopping.is_some(),
             floor: self.ratchet.floor(election),
