@@ -164,13 +164,13 @@ impl Edge {
         if done.value.succeeded() {
             let header = answers.header(done.sent_at);
             let queue = answers.next()?.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv)).collect();
-            return Ok(ElectOutcome::Won { header, queue });
+            return Ok(ElectOutcome::Won { header, record: record.clone(), queue });
         }
         let view = view(keys, &mut answers, done.sent_at, Some(txn.lease))?;
         let ours = view.own.as_ref().is_some_and(|own| own.created == txn.created);
         if ours && let Some(modified) = wrote(&view.generation, record) {
             let header = as_of(modified, done.began, &view.header);
-            return Ok(ElectOutcome::Won { header, queue: view.queue });
+            return Ok(ElectOutcome::Won { header, record: record.clone(), queue: view.queue });
         }
         let for_good = !ours
             || view.generation.modified() != txn.generation_modified
@@ -201,11 +201,12 @@ impl Edge {
             let mut answers = Answers::new("hand_over", &done.value)?;
             let header = answers.header(done.sent_at);
             if done.value.succeeded() {
-                return Ok(HandOverOutcome::Done { header });
+                return Ok(HandOverOutcome::Done { header, record: Some(record.clone()) });
             }
             let generation = codec::generation_cell(answers.next()?.kvs());
             if let Some(modified) = wrote(&generation, &record) {
-                return Ok(HandOverOutcome::Done { header: as_of(modified, done.began, &header) });
+                let header = as_of(modified, done.began, &header);
+                return Ok(HandOverOutcome::Done { header, record: Some(record.clone()) });
             }
             // All compares are of the kind that stays false, so no copy can commit any more. One may have committed and been
             // overwritten since, though: with the generation moved on, that cannot be told from here.
@@ -223,7 +224,9 @@ impl Edge {
             .and_then([TxnOp::delete(own, None)]);
         match self.txn(&self.patient("hand_over"), request).await {
             Ok(done) => match Answers::new("hand_over", &done.value) {
-                Ok(answers) if done.value.succeeded() => HandOverOutcome::Done { header: answers.header(done.sent_at) },
+                Ok(answers) if done.value.succeeded() => {
+                    HandOverOutcome::Done { header: answers.header(done.sent_at), record: None }
+                }
                 // The key is gone. With an open copy it is unknown whether that was us.
                 Ok(_) if !done.open => HandOverOutcome::Refused,
                 Ok(_) | Err(_) => HandOverOutcome::Unknown,

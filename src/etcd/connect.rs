@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, TlsOptions};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Telemetry;
 use super::error::{Cause, Error, Kind};
 use super::session::Renewer;
 use super::tls::{Fingerprint, TlsFiles, read_file};
+use crate::clock::{self, Instant};
 use crate::config::EtcdConfig;
 
 /// etcd kills connections that are pinged more often than every 5 s (`--grpc-keepalive-min-time`).
@@ -37,6 +38,8 @@ pub(super) struct Pool {
     pub telemetry: Arc<dyn Telemetry>,
     /// The member that answered last: asked first.
     pub preferred: AtomicUsize,
+    /// The member that answered the last renewal.
+    pub renewed_by: AtomicUsize,
     /// Counts the resets; whoever holds a stream or waits for an answer listens.
     pub epoch: watch::Sender<u64>,
     pub rng: Mutex<fastrand::Rng>,
@@ -126,6 +129,7 @@ impl Pool {
         Ok(Self {
             members: settings.endpoints.iter().map(member).collect(),
             telemetry,
+            renewed_by: AtomicUsize::new(0),
             preferred,
             epoch: watch::Sender::new(0),
             rng: Mutex::new(rng),
@@ -190,23 +194,27 @@ impl Pool {
         if live.token() != stale {
             return Ok(());
         }
-        if let Some(refusal) = gate.as_ref().filter(|refusal| Instant::now() < refusal.until) {
+        if let Some(refusal) = gate.as_ref().filter(|refusal| clock::now() < refusal.until) {
             return Err(failed(Cause::local(Kind::Auth, refusal.text.clone())));
         }
         let limit = self.settings.connect_timeout + self.settings.request_timeout;
         let (mut client, login, telemetry) =
             (live.client.clone(), Arc::clone(&live.login), Arc::clone(&self.telemetry));
         let task = tokio::spawn(async move {
-            let began = Instant::now();
+            let began = clock::now();
             let result = authenticate(&mut client, user, &path, &endpoint, limit).await;
-            telemetry.request("authenticate", result.as_ref().map_or_else(Error::code, |()| "ok"), began.elapsed());
+            telemetry.request(
+                "authenticate",
+                result.as_ref().map_or_else(Error::code, |()| "ok"),
+                clock::now().since(began),
+            );
             match &result {
                 Ok(()) => {
                     login.count.fetch_add(1, Ordering::AcqRel);
                     *gate = None;
                 }
                 Err(error) if matches!(error.kind(), Kind::Auth | Kind::Permission | Kind::Invalid) => {
-                    *gate = Some(Refusal { until: Instant::now() + LOGIN_BACKOFF, text: error.to_string() });
+                    *gate = Some(Refusal { until: clock::now() + LOGIN_BACKOFF, text: error.to_string() });
                 }
                 Err(_) => {}
             }
@@ -224,8 +232,8 @@ impl Pool {
             (health.silent, health.silent_since) = (0, None);
         } else {
             health.silent += 1;
-            let since = *health.silent_since.get_or_insert_with(Instant::now);
-            if health.silent >= SILENT_TRIES && since.elapsed() >= SILENT_FOR {
+            let since = *health.silent_since.get_or_insert_with(clock::now);
+            if health.silent >= SILENT_TRIES && clock::now().since(since) >= SILENT_FOR {
                 (health.silent, health.silent_since) = (0, None);
                 if let Some(live) = live {
                     live.retired.store(true, Ordering::Release);
@@ -254,7 +262,7 @@ impl Pool {
     fn tls_options(&self) -> (Option<TlsOptions>, u64) {
         let Some(tls) = &self.tls else { return (None, 0) };
         let mut tls = lock(tls);
-        if tls.checked.elapsed() >= TLS_CHECK_EVERY {
+        if clock::now().since(tls.checked) >= TLS_CHECK_EVERY {
             tls.check();
         }
         (Some(tls.options.clone()), tls.version)
@@ -263,7 +271,7 @@ impl Pool {
     fn tls_check_soon(&self) {
         if let Some(tls) = &self.tls {
             let mut tls = lock(tls);
-            if tls.checked.elapsed() >= TLS_CHECK_SOON {
+            if clock::now().since(tls.checked) >= TLS_CHECK_SOON {
                 tls.check();
             }
         }
@@ -275,12 +283,12 @@ impl Tls {
         // Looked at before reading: a change in between is noticed next time.
         let seen = files.fingerprint();
         let options = files.load()?;
-        Ok(Self { files, seen, options, version: 0, checked: Instant::now() })
+        Ok(Self { files, seen, options, version: 0, checked: clock::now() })
     }
 
     /// Reads changed files. Files that cannot be read leave things as they are, and are tried again: a rotation may be half done.
     fn check(&mut self) {
-        self.checked = Instant::now();
+        self.checked = clock::now();
         let seen = self.files.fingerprint();
         if seen == self.seen {
             return;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::error::Error;
 use super::{Edge, Etcd};
+use crate::clock;
 use crate::election::ids::ElectionIndex;
 
 /// What a member says of itself.
@@ -50,7 +51,7 @@ impl Edge {
     async fn status(&self, index: usize) -> Result<EndpointStatus, Error> {
         let (operation, limit) = ("status", self.limits.request);
         let endpoint = self.pool.members[index].endpoint.clone();
-        let began = Instant::now();
+        let began = clock::now();
         let ask = async {
             let mut live = self.pool.live(index, operation).await?;
             let failed = |source: etcd_client::Error| Error::Request {
@@ -69,7 +70,7 @@ impl Edge {
             raft_term: status.raft_term(),
             db_size: u64::try_from(status.db_size()).unwrap_or(0),
             errors: status.errors().to_vec(),
-            took: began.elapsed(),
+            took: clock::now().since(began),
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::connect::{Live, Pool};
 use super::error::{Cause, Error, Kind};
@@ -35,6 +35,8 @@ pub(super) struct Call {
     pub hedge: Duration,
     /// The pause between tries doubles up to this: an etcd that is slow for everyone must not be asked ever more often.
     pub hedge_max: Duration,
+    /// The member to ask first; without one, the one that answered last.
+    pub start: Option<usize>,
 }
 
 /// A try's answer.
@@ -44,6 +46,8 @@ pub(super) struct Done<T> {
     pub sent_at: clock::Instant,
     /// Read before the first try left.
     pub began: clock::Instant,
+    /// Who gave it.
+    pub member: usize,
     /// Another try of this call may have been applied, or may be yet.
     pub open: bool,
 }
@@ -70,14 +74,14 @@ impl Pool {
         Fut: Future<Output = Result<T, Cause>>,
     {
         let began = clock::now();
-        let end = Instant::now() + call.total;
-        let first = self.preferred.load(Ordering::Relaxed);
+        let first = call.start.unwrap_or_else(|| self.preferred.load(Ordering::Relaxed));
         let start = |nth: usize| self.attempt(call, (first + nth) % self.members.len(), &op);
         let mut epoch = self.epoch.subscribe();
         let mut tries = FuturesUnordered::new();
         tries.push(start(0));
         let (mut started, mut pause, mut open, mut last) = (1, call.hedge, false, None);
         let mut next = Box::pin(sleep(pause));
+        let mut end = Box::pin(sleep(call.total));
         loop {
             tokio::select! {
                 biased;
@@ -87,7 +91,7 @@ impl Pool {
                 Some((member, result)) = tries.next() => match result {
                     Ok((value, sent_at)) => {
                         self.preferred.store(member, Ordering::Relaxed);
-                        return Ok(Done { value, sent_at, began, open: open || !tries.is_empty() });
+                        return Ok(Done { value, sent_at, began, member, open: open || !tries.is_empty() });
                     }
                     Err(error) => {
                         open |= error.kind().may_commit();
@@ -109,7 +113,7 @@ impl Pool {
                     pause = (pause * 2).min(call.hedge_max).max(call.hedge);
                     next = Box::pin(sleep(self.jittered(pause)));
                 }
-                () = sleep_until(end) => break,
+                () = &mut end => break,
             }
         }
         let open = open || !tries.is_empty();
@@ -128,7 +132,7 @@ impl Pool {
         F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, Cause>>,
     {
-        let began = Instant::now();
+        let began = clock::now();
         let endpoint = &self.members[member].endpoint;
         let left = AtomicBool::new(false);
         let mut used = None;
@@ -167,7 +171,7 @@ impl Pool {
             self.telemetry.keepalive_failed(endpoint);
         }
         let code = result.as_ref().map_or_else(Error::code, |_| "ok");
-        self.telemetry.request(call.name, code, began.elapsed());
+        self.telemetry.request(call.name, code, clock::now().since(began));
         (member, result)
     }
 }

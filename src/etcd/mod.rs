@@ -143,14 +143,14 @@ impl Edge {
     /// Requests on which the lease depends: tries of TTL/10, all of them within TTL/5, the interval of renewals.
     fn urgent(&self, name: &'static str) -> Call {
         let Limits { hedge, try_limit, ttl, .. } = self.limits;
-        Call { name, cap: try_limit, total: ttl / 5, hedge, hedge_max: hedge }
+        Call { name, cap: try_limit, total: ttl / 5, hedge, hedge_max: hedge, start: None }
     }
 
     /// Everything else. A try is given all the time there is, since asking the next member does not wait for it to end: a
     /// commit that waits for a slow disk must not be thrown away while it is under way.
     fn patient(&self, name: &'static str) -> Call {
         let Limits { hedge, try_limit, request, .. } = self.limits;
-        Call { name, cap: request, total: request, hedge, hedge_max: try_limit.max(hedge) }
+        Call { name, cap: request, total: request, hedge, hedge_max: try_limit.max(hedge), start: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The session: one lease, its renewals, and the reads that confirm them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use etcd_client::{GetOptions, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
@@ -42,11 +43,22 @@ impl Etcd {
     }
 
     /// Renews the lease. The answer's `sent_at` is that of the very message that was answered.
-    pub async fn keep_alive(&self, lease: LeaseId, round: Round) -> Input {
+    ///
+    /// `elsewhere`: begins at another member than the one that answered last, and on fresh streams everywhere.
+    pub async fn keep_alive(&self, lease: LeaseId, round: Round, elsewhere: bool) -> Input {
         let edge = &self.edge;
-        let answer = edge.pool.hedged(&edge.urgent("keep_alive"), |target| edge.renew(target, lease)).await;
+        let mut call = edge.urgent("keep_alive");
+        if elsewhere {
+            let members = &edge.pool.members;
+            for member in members {
+                *lock(&member.renewer) = None;
+            }
+            call.start = Some((edge.pool.renewed_by.load(Ordering::Relaxed) + 1) % members.len());
+        }
+        let answer = edge.pool.hedged(&call, |target| edge.renew(target, lease)).await;
         Input::Session(match answer {
             Ok(done) => {
+                edge.pool.renewed_by.store(done.member, Ordering::Relaxed);
                 let Beat { ttl, header } = done.value;
                 SessionInput::KeepAliveAnswered { lease, round, ttl, header }
             }

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::connect::lock;
 use super::watch_stream::{End, Stream};
 use super::{Edge, Etcd};
+use crate::clock;
 use crate::election::event::{ElectionInput, Input, WatchPlan};
 use crate::election::ids::ElectionIndex;
 
@@ -114,7 +115,7 @@ impl Task {
             _ = epoch.changed() => return self.report(BTreeSet::new(), &End::Reset).await,
             () = sleep(self.pause()) => {}
         }
-        let began = Instant::now();
+        let began = clock::now();
         let first = lock(&self.plans.pending).keys().next().copied();
         let Some(first) = first else { return Ok(()) };
         let (concerned, end) = match Stream::open(&self.edge, self.member, first).await {
@@ -129,7 +130,7 @@ impl Task {
             return Err(Closed);
         }
         tracing::debug!(endpoint = self.edge.pool.members[self.member].endpoint, %end, "the watch ended");
-        self.judge(&end, began.elapsed());
+        self.judge(&end, clock::now().since(began));
         self.report(concerned, &end).await
     }
 

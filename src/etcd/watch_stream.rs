@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use etcd_client::{KeyValue, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::error::{Cause, Error, Kind};
 use super::watch::Plans;
 use super::{Edge, codec};
+use crate::clock::{self, Instant};
 use crate::election::event::{ElectionInput, Input, WatchPlan};
 use crate::election::ids::{ElectionIndex, Revision};
 
@@ -127,7 +128,7 @@ impl<'a> Stream<'a> {
             responses,
             watchers: BTreeMap::new(),
             next_id: FIRST_ID + 1,
-            heard: Instant::now(),
+            heard: clock::now(),
             probes: 0,
             mute: false,
             first,
@@ -154,7 +155,7 @@ impl<'a> Stream<'a> {
                     return end;
                 }
             }
-            let probe_at = self.probe_at();
+            let probe_in = self.probe_at().since(clock::now());
             let step = tokio::select! {
                 biased;
                 // Messages first: after this process itself stood still, they are there, and the stream is not to blame.
@@ -165,7 +166,7 @@ impl<'a> Stream<'a> {
                 },
                 _ = epoch.changed() => Err(End::Reset),
                 () = plans.wake.notified() => Ok(()),
-                () = sleep_until(probe_at) => self.probe().await,
+                () = sleep(probe_in) => self.probe().await,
             };
             if let Err(end) = step {
                 if matches!(end, End::Auth(_)) {
@@ -207,7 +208,7 @@ impl<'a> Stream<'a> {
     async fn take(&mut self, message: &WatchResponse, sink: &mpsc::Sender<Input>) -> Result<(), End> {
         // A probe by progress went unanswered, and this answers the one that created a watcher.
         self.mute |= self.probes == PROBES && message.created();
-        (self.heard, self.probes) = (Instant::now(), 0);
+        (self.heard, self.probes) = (clock::now(), 0);
         let id = message.watch_id();
         if message.canceled() {
             return self.canceled(message, sink).await;
