@@ -3,6 +3,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod election;
+pub mod etcd;
 pub mod memory;
 pub mod snapshot;
 pub mod timing;
