@@ -78,7 +78,8 @@ mod tests {
         fs::write(&path, "secret\n").expect("written");
         let token = AdminToken::at(&path).expect("a token");
         assert!(admits(&token, "Bearer secret") && admits(&token, "bearer  secret"));
-        for wrong in ["Bearer", "Bearer ", "secret", "Basic secret", "Bearer secre", "Bearer secretsecret", "Bearer x"] {
+        for wrong in ["Bearer", "Bearer ", "secret", "Basic secret", "Bearer secre", "Bearer secretsecret", "Bearer x"]
+        {
             assert!(!admits(&token, wrong), "{wrong}");
         }
         assert!(!token.admits(&HeaderMap::new()));

@@ -27,7 +27,7 @@ const PAGE_DEFAULT: u64 = 100;
 const PAGE_MOST: u64 = 1_000;
 
 /// The chunks of a body.
-pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
 /// What the client asked.
 pub struct Call {
@@ -124,7 +124,10 @@ impl Call {
     ///
     /// # Errors
     /// 503 `outcome_unknown` without an answer: it may yet happen.
-    pub async fn verb<T>(deadline: Instant, asked: impl Future<Output = Result<T, ControlError>>) -> Result<T, Problem> {
+    pub async fn verb<T>(
+        deadline: Instant,
+        asked: impl Future<Output = Result<T, ControlError>>,
+    ) -> Result<T, Problem> {
         timeout_at(deadline, asked).await.map_or_else(
             |_| Err(Problem::outcome_unknown("no answer in time: it may have happened, or may yet")),
             |answer| answer.map_err(Problem::from),

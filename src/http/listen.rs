@@ -68,7 +68,8 @@ pub(super) struct Door {
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// The file goes after the listener: whoever finds none there may bind.
+    Unix { listener: UnixListener, _file: SocketFile },
 }
 
 /// A socket file of ours; removed when dropped, unless it is another's by then.
@@ -136,8 +137,8 @@ pub async fn bind(config: &HttpConfig) -> Result<Bound, BindError> {
             }
             Listen::Unix(path) => {
                 let named = format!("unix:{}", path.display());
-                let (socket, file) = bind_unix(path).await.map_err(at(&named))?;
-                let socket = Socket::Unix(socket, file);
+                let (listener, file) = bind_unix(path).await.map_err(at(&named))?;
+                let socket = Socket::Unix { listener, _file: file };
                 (Door { face, socket, tls: None, token: None }, listen.clone())
             }
         };

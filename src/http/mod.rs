@@ -1,6 +1,6 @@
 //! Our HTTP interface: two listeners, one table of routes.
 //!
-//! `listen` binds, `serve` accepts and keeps every connection within its limits, [`routes`] holds the table of what is
+//! `listen` binds, `serve` accepts and keeps every connection within its limits, `routes` holds the table of what is
 //! served where, `app` turns a matched request into an answer, and the other modules hold the handlers. A handler sees one
 //! [`Moment`](moment::Moment) (snapshot and clock, read together) and never waits for etcd, but for the questions and verbs
 //! that [`Control`] carries, each bounded by `http.request_timeout`.
@@ -22,7 +22,7 @@ mod page;
 mod patient;
 mod probes;
 mod query;
-pub mod routes;
+mod routes;
 mod seats;
 mod serve;
 mod status;

@@ -69,12 +69,14 @@ impl Moment {
         let view = self.view(e);
         let named = view.leader.as_ref();
         match self.leading(e) {
-            Some((generation, _)) => Some(named.filter(|l| l.generation == generation).cloned().unwrap_or(LeaderView {
-                id: self.snapshot.id.clone(),
-                url: String::new(),
-                generation,
-                elected_at: view.since,
-            })),
+            Some((generation, _)) => {
+                Some(named.filter(|l| l.generation == generation).cloned().unwrap_or(LeaderView {
+                    id: self.snapshot.id.clone(),
+                    url: String::new(),
+                    generation,
+                    elected_at: view.since,
+                }))
+            }
             None => named.filter(|l| l.id != self.snapshot.id).cloned(),
         }
     }

@@ -262,7 +262,7 @@ pub(super) fn filter(app: &Arc<App>, face: Face, token: Option<AdminToken>) -> B
         .boxed()
 }
 
-fn chunks<B: Buf>(body: impl futures_util::Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Chunks {
+fn chunks<B: Buf>(body: impl futures_util::Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static) -> Chunks {
     Box::pin(body.map(|chunk| chunk.map(|mut buf| buf.copy_to_bytes(buf.remaining()))))
 }
 
@@ -288,7 +288,8 @@ mod tests {
         let at = "/v1/elections/{election}/gate/{path}";
         assert_eq!(found("/v1/elections/e/gate/a//b").await, (Some(at), Some("e".to_owned()), "a//b".to_owned()));
         assert_eq!(found("/gate/x?y=z").await, (Some("/gate/{path}"), None, "x".to_owned()));
-        for nothing in ["/nope", "//", "/v1", "/v1/elections/e/nope", "/v1/elections/e/token/x", "/livez/x", "/{path}"] {
+        for nothing in ["/nope", "//", "/v1", "/v1/elections/e/nope", "/v1/elections/e/token/x", "/livez/x", "/{path}"]
+        {
             assert_eq!(found(nothing).await.0, None, "{nothing}");
         }
     }

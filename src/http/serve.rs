@@ -113,7 +113,7 @@ impl Socket {
                     let _ = stream.set_nodelay(true);
                     Peer::Tcp(stream)
                 }),
-                Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Peer::Unix(stream)),
+                Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Peer::Unix(stream)),
             };
             match next {
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
@@ -178,7 +178,11 @@ where
     }
 }
 
-async fn exchange<S>(hall: Arc<Hall<S>>, seat: Arc<Seat>, mut request: Request<Incoming>) -> Result<Response, Infallible>
+async fn exchange<S>(
+    hall: Arc<Hall<S>>,
+    seat: Arc<Seat>,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible>
 where
     S: HyperService<Request<Upload>, Response = Response, Error = Infallible>,
 {

@@ -142,6 +142,7 @@ fn read(files: &HttpTls) -> Result<ServerConfig, TlsError> {
 
 fn read_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let failed = |source| TlsError::Read { path: path.to_owned(), source };
-    let certs: Vec<_> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+    let certs: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
     if certs.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(certs) }
 }

@@ -1,7 +1,7 @@
 //! Gives memory back after bursts of connections.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// So many closed connections make a burst: fewer leave too little behind to matter.
