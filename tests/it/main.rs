@@ -1,1 +1,4 @@
+//! The one integration binary.
 
+mod cli_broken_configs;
+mod cli_config;
