@@ -2,7 +2,8 @@
 //!
 //! The way: `node` parses the text into a tree in which every key and value knows its place; `substitute` replaces `${VAR}`
 //! in values; `layers` lays environment and flags over the tree; `schema` walks it once and collects every problem.
-//! Nothing is contacted. The tree is the one truth about the file; serde_yaml only writes ([`effective`]).
+//! Nothing is contacted. The tree is the one truth about the file: `serde_yaml`, which gives values no places, only writes
+//! ([`effective`] through the command line), and reads the example once more in a test.
 
 mod env;
 mod etcd;

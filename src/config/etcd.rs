@@ -18,7 +18,7 @@ pub(super) fn etcd(walk: &mut Walk, top: &Section) -> EtcdConfig {
     let username = walk.optional(&section, "username", identity);
     let password_file = readable(walk, &section, "password_file");
     both_or_none(walk, &section, ["username", "password_file"]);
-    let (least, most) = (Duration::from_millis(10), Duration::from_secs(60));
+    let (least, most) = (Duration::from_millis(10), Duration::from_mins(1));
     let mut limit = |name: &str| walk.value(&section, name, Duration::from_secs(2), |s| duration(s, least, most));
     let connect_timeout = limit("connect_timeout");
     let request_timeout = limit("request_timeout");

@@ -96,7 +96,7 @@ fn config(walk: &mut Walk, root: &Node, overrides: &Overrides) -> Option<Config>
         elections,
         etcd,
         timing: timing?,
-        http: http?,
+        http,
         readiness_strict,
         startup_wait_for_etcd,
         state_dir,
@@ -189,7 +189,7 @@ fn election_name(scalar: &Scalar) -> Parsed<ElectionName> {
 fn timing(walk: &mut Walk, top: &Section) -> Option<Timing> {
     let section = walk.section(top, "session");
     let default = TimingSpec::default();
-    let limit = Duration::from_secs(3_600);
+    let limit = Duration::from_hours(1);
     let mut time =
         |name: &str, default: Duration| walk.value(&section, name, default, |s| duration(s, Duration::ZERO, limit));
     let spec = TimingSpec {
@@ -218,7 +218,7 @@ fn timing(walk: &mut Walk, top: &Section) -> Option<Timing> {
     Some(timing)
 }
 
-fn http(walk: &mut Walk, top: &Section) -> Option<HttpConfig> {
+fn http(walk: &mut Walk, top: &Section) -> HttpConfig {
     let section = walk.section(top, "http");
     let public = listeners(walk, &section, "public", "0.0.0.0:4790");
     let control = listeners(walk, &section, "control", "unix:/run/tenure/control.sock");
@@ -248,7 +248,7 @@ fn http(walk: &mut Walk, top: &Section) -> Option<HttpConfig> {
         }
     }
     let bare = |list: Vec<(Place, Listen)>| list.into_iter().map(|(_, l)| l).collect();
-    Some(HttpConfig {
+    HttpConfig {
         public: bare(public),
         control: bare(control),
         request_timeout,
@@ -256,7 +256,7 @@ fn http(walk: &mut Walk, top: &Section) -> Option<HttpConfig> {
         advertise_url,
         max_connections,
         tls,
-    })
+    }
 }
 
 fn listeners(walk: &mut Walk, section: &Section, name: &str, default: &str) -> Vec<(Place, Listen)> {

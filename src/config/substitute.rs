@@ -9,7 +9,6 @@ use super::report::Problem;
 /// Replaces in every scalar below `node`; what cannot be replaced is reported, and marked so that it is reported once.
 pub(super) fn replace(node: &mut Node, key: &str, env: &Env, problems: &mut Vec<Problem>) {
     match &mut node.value {
-        Value::Broken | Value::Null => {}
         Value::List(items) => {
             for (i, item) in items.iter_mut().enumerate() {
                 replace(item, &format!("{key}[{i}]"), env, problems);
@@ -28,7 +27,7 @@ pub(super) fn replace(node: &mut Node, key: &str, env: &Env, problems: &mut Vec<
                 node.value = Value::Broken;
             }
         },
-        Value::Scalar(_) => {}
+        Value::Broken | Value::Null | Value::Scalar(_) => {}
     }
 }
 
