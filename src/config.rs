@@ -1,4 +1,34 @@
 //! Configuration: raw YAML, environment and flags → [`Config`], with all errors at once.
+//!
+//! The way: `node` parses the text into a tree in which every key and value knows its place; `substitute` replaces `${VAR}`
+//! in values; `layers` lays environment and flags over the tree; `schema` walks it once and collects every problem.
+//! Nothing is contacted. The tree is the one truth about the file: `serde_yaml`, which gives values no places, only writes
+//! ([`effective`] through the command line), and reads the example once more in a test.
+
+mod env;
+mod etcd;
+mod files;
+mod keys;
+mod layers;
+mod listen;
+mod node;
+mod report;
+mod schema;
+mod show;
+mod substitute;
+mod url;
+mod values;
+mod walk;
+
+pub use env::Env;
+pub use layers::Overrides;
+pub use report::{Place, Problem, Report, Warning};
+pub use schema::load;
+pub use show::effective;
+pub use values::{duration_text, parse_duration};
+
+/// The file that documents every key; `tenure config example` prints it.
+pub const EXAMPLE: &str = include_str!("../config.example.yaml");
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

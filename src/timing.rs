@@ -128,6 +128,12 @@ impl Timing {
         if errors.is_empty() { Ok(timing) } else { Err(errors) }
     }
 
+    /// What it was made from.
+    #[must_use]
+    pub const fn spec(&self) -> TimingSpec {
+        self.spec
+    }
+
     /// The TTL asked of etcd. What etcd grants counts, not this.
     #[must_use]
     pub const fn ttl(&self) -> Duration {

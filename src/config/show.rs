@@ -1,0 +1,112 @@
+//! The configuration in effect, in the shape of the file: what `tenure config check --output yaml` prints.
+
+use serde_json::{Value, json};
+
+use super::values::{duration_text, size_text};
+use super::{Config, ElectionConfig, GenerationSource, HttpConfig, Listen, LogFormat, LogLevel};
+
+/// Every setting with its value, in the shape of the file: loading it again gives the same [`Config`]. It holds no
+/// secrets, as the configuration itself holds only the names of their files.
+#[must_use]
+pub fn effective(config: &Config) -> Value {
+    let etcd = &config.etcd;
+    let spec = config.timing.spec();
+    json!({
+        "id": literal(&config.id),
+        "elections": config.elections.iter().map(election).collect::<Vec<_>>(),
+        "etcd": {
+            "endpoints": etcd.endpoints,
+            "prefix": literal(&etcd.prefix),
+            "username": etcd.username.as_deref().map(literal),
+            "password_file": etcd.password_file,
+            "tls": etcd.tls.as_ref().map(|tls| json!({
+                "ca_file": tls.ca_file,
+                "cert_file": tls.cert_file,
+                "key_file": tls.key_file,
+                "server_name": tls.server_name,
+            })),
+            "connect_timeout": duration_text(etcd.connect_timeout),
+            "request_timeout": duration_text(etcd.request_timeout),
+        },
+        "session": {
+            "ttl": duration_text(spec.ttl),
+            "drift": percent(spec.drift_ppm),
+            "slack": duration_text(spec.slack),
+            "promise": duration_text(spec.promise),
+            "vacancy_grace": duration_text(spec.vacancy_grace),
+        },
+        "http": http(&config.http),
+        "readiness": {"strict": config.readiness_strict},
+        "startup": {"wait_for_etcd": config.startup_wait_for_etcd},
+        "state_dir": config.state_dir,
+        "audit": {
+            "file": config.audit.file,
+            "rotate_bytes": size_text(config.audit.rotate_bytes),
+            "keep": config.audit.keep,
+        },
+        "history_limit": config.history_limit,
+        "generation_source": match config.generation_source {
+            GenerationSource::Counter => "counter",
+            GenerationSource::Revision => "revision",
+        },
+        "log": {
+            "format": match config.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+            "level": level(config.log.level),
+        },
+    })
+}
+
+fn election(election: &ElectionConfig) -> Value {
+    json!({"name": election.name.as_str(), "priority": election.priority, "observe": election.observe})
+}
+
+fn http(http: &HttpConfig) -> Value {
+    let addresses = |list: &[Listen]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "public": addresses(&http.public),
+        "control": addresses(&http.control),
+        "request_timeout": duration_text(http.request_timeout),
+        "admin_token_file": http.admin_token_file,
+        "advertise_url": http.advertise_url.as_deref().map(literal),
+        "max_connections": http.max_connections,
+        "tls": http.tls.as_ref().map(|tls| json!({
+            "cert_file": tls.cert_file,
+            "key_file": tls.key_file,
+            "client_ca_file": tls.client_ca_file,
+        })),
+    })
+}
+
+const fn level(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+fn percent(ppm: u32) -> String {
+    let fraction = format!("{:04}", ppm % 10_000);
+    let text = format!("{}.{}", ppm / 10_000, fraction.trim_end_matches('0'));
+    format!("{}%", text.trim_end_matches('.'))
+}
+
+/// A text in which `$` stands for itself when the file is read again.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+impl std::fmt::Display for Listen {
+    /// As the configuration writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
