@@ -37,6 +37,7 @@ pub struct EtcdBuilder {
     series: String,
     members: usize,
     tls: bool,
+    client_auth: bool,
     args: Vec<String>,
 }
 
@@ -59,7 +60,7 @@ impl Etcd {
     /// Everything else: TLS, further flags.
     pub fn builder() -> EtcdBuilder {
         let series = std::env::var("TENURE_TEST_ETCD").unwrap_or_else(|_| "3.6".to_owned());
-        EtcdBuilder { series, members: 1, tls: false, args: Vec::new() }
+        EtcdBuilder { series, members: 1, tls: false, client_auth: true, args: Vec::new() }
     }
 
     /// The URL of the first member.
@@ -195,13 +196,21 @@ impl Etcd {
     /// Turns authentication on: `root` for [`Etcd::ctl`], and `user` with `password`, who may read and write all keys
     /// from `prefix` on.
     pub async fn enable_auth(&mut self, user: &str, password: &str, prefix: &str) {
+        self.enable_auth_with(user, password, &[("readwrite", prefix, true)]).await;
+    }
+
+    /// [`Etcd::enable_auth`] with exactly these grants: `read`, `write` or `readwrite`, a key, and whether it is a prefix.
+    pub async fn enable_auth_with(&mut self, user: &str, password: &str, grants: &[(&str, &str, bool)]) {
         let account = format!("{user}:{password}");
         // 3.4 wants the root role made by hand; later versions have it already and say so.
         let _ = self.try_ctl(&["role", "add", "root"]).await;
         self.ctl(&["user", "add", ROOT]).await;
         self.ctl(&["user", "grant-role", "root", "root"]).await;
         self.ctl(&["role", "add", "tests"]).await;
-        self.ctl(&["role", "grant-permission", "--prefix=true", "tests", "readwrite", prefix]).await;
+        for (kind, key, prefix) in grants {
+            let prefix = format!("--prefix={prefix}");
+            self.ctl(&["role", "grant-permission", &prefix, "tests", kind, key]).await;
+        }
         self.ctl(&["user", "add", &account]).await;
         self.ctl(&["user", "grant-role", user, "tests"]).await;
         self.ctl(&["auth", "enable"]).await;
@@ -273,6 +282,13 @@ impl EtcdBuilder {
         self
     }
 
+    /// As [`EtcdBuilder::tls`], but clients need no certificate.
+    #[must_use]
+    pub fn server_tls(mut self) -> Self {
+        (self.tls, self.client_auth) = (true, false);
+        self
+    }
+
     /// One more flag for every member: `--quota-backend-bytes=1000000`.
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
@@ -302,7 +318,8 @@ impl EtcdBuilder {
         let members: Vec<Member> =
             (0..self.members).map(|index| Member::new(index, ports(index), dir.path(), self.tls)).collect();
         let peers: Vec<String> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
-        let common = Common { bin, initial_cluster: peers.join(","), tls, args: self.args.clone() };
+        let (client_auth, args) = (self.client_auth, self.args.clone());
+        let common = Common { bin, initial_cluster: peers.join(","), tls, client_auth, args };
         Etcd { series: self.series.clone(), common, members, logs, dir, root: None }
     }
 }

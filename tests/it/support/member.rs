@@ -25,6 +25,8 @@ pub struct Common {
     /// `m0=http://127.0.0.1:12001,…`
     pub initial_cluster: String,
     pub tls: Option<Certs>,
+    /// Whether clients need a certificate too.
+    pub client_auth: bool,
     pub args: Vec<String>,
 }
 
@@ -161,14 +163,14 @@ impl Member {
         .map(str::to_owned)
         .to_vec();
         if let Some(certs) = &common.tls {
-            for (flag, file) in [
-                ("--cert-file", &certs.server_cert),
-                ("--key-file", &certs.server_key),
-                ("--trusted-ca-file", &certs.ca),
-            ] {
+            let mut files = vec![("--cert-file", &certs.server_cert), ("--key-file", &certs.server_key)];
+            if common.client_auth {
+                files.push(("--trusted-ca-file", &certs.ca));
+                args.push("--client-cert-auth".to_owned());
+            }
+            for (flag, file) in files {
                 args.extend([flag.to_owned(), file.display().to_string()]);
             }
-            args.push("--client-cert-auth".to_owned());
         }
         args.extend(common.args.iter().cloned());
         args

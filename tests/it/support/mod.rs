@@ -16,6 +16,7 @@
 
 mod certs;
 mod daemon;
+mod elect;
 mod etcd;
 mod eventually;
 mod http;
@@ -23,16 +24,21 @@ mod logs;
 mod member;
 mod ports;
 mod proxy;
+mod roles;
 mod self_test;
+mod store;
 
 pub use certs::Certs;
 pub use daemon::{Daemon, DaemonBuilder, tenure};
+pub use elect::Elect;
 pub use etcd::{Etcd, EtcdBuilder};
 pub use eventually::{DEADLINE, Verdict, eventually, eventually_within};
 pub use http::{Answer, Target};
+pub use logs::scratch;
 pub use member::Member;
 pub use ports::free_port;
 pub use proxy::Link;
+pub use roles::{leader_above, leader_of, leads_through, long_or};
 
 /// Something to connect a daemon or a link to: a URL for each member.
 pub trait Endpoints {

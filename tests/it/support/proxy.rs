@@ -4,8 +4,8 @@
 //! arrives after [`Link::heal`], late, as retransmitted segments would.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -24,7 +24,7 @@ const CHUNK: usize = 16 * 1024;
 pub struct Link {
     scheme: String,
     port: u16,
-    mode: watch::Sender<Mode>,
+    mode: Arc<watch::Sender<Mode>>,
     counts: Arc<Counts>,
     accepting: JoinHandle<()>,
 }
@@ -36,12 +36,14 @@ struct Mode {
     hold_to_client: bool,
     refuse: bool,
     delay: Duration,
+    /// Once this passes towards the server, answers are held.
+    trap: Option<&'static str>,
     /// Connections made in an earlier age are reset.
     age: u64,
 }
 
 const HEALTHY: Mode =
-    Mode { hold_to_server: false, hold_to_client: false, refuse: false, delay: Duration::ZERO, age: 0 };
+    Mode { hold_to_server: false, hold_to_client: false, refuse: false, delay: Duration::ZERO, trap: None, age: 0 };
 
 #[derive(Default)]
 struct Counts {
@@ -61,9 +63,17 @@ impl Link {
         let url = upstream.endpoints().into_iter().next().expect("an upstream has an endpoint");
         let (scheme, address) = url.split_once("://").unwrap_or(("http", &url));
         let (mode, watched) = watch::channel(HEALTHY);
+        let mode = Arc::new(mode);
         let counts = Arc::<Counts>::default();
         let (port, listener) = listen().await;
-        let accepting = tokio::spawn(accept(listener, port, address.to_owned(), watched, Arc::clone(&counts)));
+        let accepting = tokio::spawn(accept(
+            listener,
+            port,
+            address.to_owned(),
+            watched,
+            Arc::downgrade(&mode),
+            Arc::clone(&counts),
+        ));
         Self { scheme: scheme.to_owned(), port, mode, counts, accepting }
     }
 
@@ -80,6 +90,19 @@ impl Link {
     /// One way: requests arrive and take effect, answers do not come back.
     pub fn drop_server_to_client(&self) {
         self.change(|mode| mode.hold_to_client = true);
+    }
+
+    /// [`Link::drop_server_to_client`], from the very request on that holds `text`: it takes effect, its answer is held.
+    ///
+    /// Set it after whatever made the client ask has reached it, or before the client has a reason to ask.
+    pub fn drop_answers_from(&self, text: &'static str) {
+        self.change(|mode| mode.trap = Some(text));
+    }
+
+    /// Whether the request of [`Link::drop_answers_from`] has passed.
+    pub fn has_dropped(&self) -> bool {
+        let mode = self.mode.borrow();
+        mode.trap.is_none() && mode.hold_to_client
     }
 
     /// The other way: the server still talks, and hears nothing.
@@ -153,6 +176,7 @@ async fn accept(
     port: u16,
     upstream: String,
     mut mode: watch::Receiver<Mode>,
+    link: Weak<watch::Sender<Mode>>,
     counts: Arc<Counts>,
 ) {
     let mut listener = Some(listener);
@@ -175,8 +199,9 @@ async fn accept(
                 counts.accepted.fetch_add(1, Ordering::Relaxed);
                 counts.open.fetch_add(1, Ordering::Relaxed);
                 let (upstream, mode, counts) = (upstream.clone(), mode.clone(), Arc::clone(&counts));
+                let link = Weak::clone(&link);
                 tokio::spawn(async move {
-                    connection(client, &upstream, mode).await;
+                    connection(client, &upstream, mode, &link).await;
                     counts.open.fetch_sub(1, Ordering::Relaxed);
                 });
             },
@@ -185,10 +210,15 @@ async fn accept(
 }
 
 /// One accepted connection, until both ends have closed it, one has broken it, or the link resets it.
-async fn connection(mut client: TcpStream, upstream: &str, mode: watch::Receiver<Mode>) {
+async fn connection(
+    mut client: TcpStream,
+    upstream: &str,
+    mode: watch::Receiver<Mode>,
+    link: &Weak<watch::Sender<Mode>>,
+) {
     let age = mode.borrow().age;
     let ended = tokio::select! {
-        ended = carry(&mut client, upstream, mode.clone()) => ended,
+        ended = carry(&mut client, upstream, mode.clone(), link) => ended,
         () = newer_age(mode, age) => Err(Broken),
     };
     if ended.is_err() {
@@ -198,7 +228,12 @@ async fn connection(mut client: TcpStream, upstream: &str, mode: watch::Receiver
     }
 }
 
-async fn carry(client: &mut TcpStream, upstream: &str, mut mode: watch::Receiver<Mode>) -> Result<(), Broken> {
+async fn carry(
+    client: &mut TcpStream,
+    upstream: &str,
+    mut mode: watch::Receiver<Mode>,
+    link: &Weak<watch::Sender<Mode>>,
+) -> Result<(), Broken> {
     // A SYN into a black hole is not answered upstream either.
     mode.wait_for(|mode| !mode.hold_to_server).await?;
     let mut server = TcpStream::connect(upstream).await?;
@@ -208,8 +243,8 @@ async fn carry(client: &mut TcpStream, upstream: &str, mut mode: watch::Receiver
     let (client_read, client_write) = client.split();
     let (server_read, server_write) = server.split();
     tokio::try_join!(
-        pump(client_read, server_write, mode.clone(), Direction::ToServer),
-        pump(server_read, client_write, mode, Direction::ToClient),
+        pump(client_read, server_write, mode.clone(), Direction::ToServer, link),
+        pump(server_read, client_write, mode, Direction::ToClient, link),
     )?;
     Ok(())
 }
@@ -225,6 +260,7 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
     mode: watch::Receiver<Mode>,
     direction: Direction,
+    link: &Weak<watch::Sender<Mode>>,
 ) -> Result<(), Broken> {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
     let (mut reading, mut writing) = (mode.clone(), mode);
@@ -238,6 +274,9 @@ async fn pump(
                 return Ok::<(), Broken>(());
             }
             chunk.truncate(length);
+            if let Direction::ToServer = direction {
+                spring(link, &chunk);
+            }
             let due = Instant::now() + reading.borrow().delay;
             sender.send((due, chunk)).await.map_err(|_| Broken)?;
         }
@@ -254,6 +293,20 @@ async fn pump(
         Ok(())
     };
     tokio::try_join!(read, write).map(|_| ())
+}
+
+/// Holds the answers if this is the request that they are to be held from.
+///
+/// Small requests are written in one piece, and HTTP/2 carries the bodies of gRPC as they are.
+fn spring(link: &Weak<watch::Sender<Mode>>, chunk: &[u8]) {
+    let Some(link) = link.upgrade() else { return };
+    link.send_if_modified(|mode| {
+        let hit = mode.trap.is_some_and(|text| chunk.windows(text.len()).any(|part| part == text.as_bytes()));
+        if hit {
+            (mode.trap, mode.hold_to_client) = (None, true);
+        }
+        hit
+    });
 }
 
 /// Waits until this direction is not held.

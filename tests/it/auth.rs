@@ -1,0 +1,220 @@
+//! Users, passwords, tokens and certificates of etcd, and how they change while a daemon leads.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::interval;
+
+use crate::support::{Certs, Daemon, DaemonBuilder, Etcd, eventually, leader_above, leader_of, leads_through, scratch};
+
+/// What the documentation calls the least that an etcd role needs.
+const LEAST: [(&str, &str, bool); 5] = [
+    ("readwrite", "/tenure/elections/orders/", true),
+    ("readwrite", "/tenure/generations/orders", false),
+    ("readwrite", "/tenure/history/orders/", true),
+    ("readwrite", "/tenure/state/orders/", true),
+    ("read", "/tenure/control/orders", false),
+];
+
+/// A daemon that signs in as `app` with what the file says.
+fn signed_in(id: &str, etcd: &Etcd, password: &Path) -> DaemonBuilder {
+    let password = password.display().to_string();
+    Daemon::builder(id, etcd).set("etcd.username", "app").set("etcd.password_file", password)
+}
+
+/// Replaces a file as a secret's mount does: whole, at once.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).expect("the directory is ours");
+    std::fs::rename(&new, path).expect("the directory is ours");
+}
+
+fn secret(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    replace(&path, text);
+    path
+}
+
+/// Goal: the documented least role is enough for all that a candidate does, and tokens that ran out cost nothing.
+/// Method: simple tokens that end after 5 s without use; renewals come every 6 s, so that each finds its token expired.
+#[tokio::test]
+async fn the_least_role_is_enough_and_leadership_outlives_its_tokens() {
+    let mut etcd = Etcd::builder().arg("--auth-token-ttl=5").start().await;
+    etcd.enable_auth_with("app", "secret", &LEAST).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "secret\n");
+    let mut daemons = vec![signed_in("slow", &etcd, &password).ttl("30s").start().await];
+    let (_, generation) = leader_of(&daemons).await;
+    daemons.push(signed_in("other", &etcd, &password).start().await);
+    eventually("the other is queued", async || daemons[1].is_queued().await).await;
+    leads_through(&daemons[0], "tokens run out", Duration::from_secs(14)).await;
+    let guard = daemons[0].status().await.expect("a status")["guard_ms"].as_u64().expect("a u64");
+    assert!(guard > 20_000, "renewed since the first token ran out: {guard} ms are left");
+    let answer = daemons[0].resign().await;
+    assert_eq!(answer["leader"]["id"], "other", "{answer}");
+    let (leader, next) = leader_above(&daemons, generation).await;
+    assert_eq!(daemons[leader].id(), "other");
+    let answer = daemons[1].get("/v1/elections/orders/history").await.expect("an answer");
+    assert_eq!(answer.json()["history"][0]["generation"], next, "{}", answer.text());
+    for daemon in &daemons {
+        daemon.sigterm();
+        assert!(daemon.wait_exit().await.success(), "it may delete its key and revoke its lease");
+    }
+    assert_eq!(etcd.queue().await, [""; 0]);
+}
+
+/// Goal: no change of etcd's users and roles costs a leadership, though each makes every JWT "old".
+/// Method: JWTs that end after 5 s whatever is done with them, and an unrelated role or user every 300 ms.
+#[tokio::test]
+async fn unrelated_changes_of_users_and_roles_cost_no_leadership() {
+    let dir = scratch("secrets");
+    let key = secret(dir.path(), "jwt", "a key for HMAC that is long enough for anybody");
+    let token = format!("--auth-token=jwt,priv-key={},sign-method=HS256,ttl=5s", key.display());
+    let mut etcd = Etcd::builder().arg(&token).start().await;
+    etcd.enable_auth_with("app", "secret", &LEAST).await;
+    let password = secret(dir.path(), "password", "secret");
+    let mut daemons = vec![signed_in("a", &etcd, &password).start().await];
+    let (_, generation) = leader_of(&daemons).await;
+    daemons.push(signed_in("b", &etcd, &password).start().await);
+    eventually("b is queued", async || daemons[1].is_queued().await).await;
+    let span = Duration::from_secs(12);
+    let disturb = async {
+        let mut ticks = interval(Duration::from_millis(300));
+        for number in 0.. {
+            ticks.tick().await;
+            etcd.ctl(&["role", "add", &format!("role-{number}")]).await;
+            etcd.ctl(&["user", "add", &format!("user-{number}:x")]).await;
+        }
+    };
+    tokio::select! {
+        () = disturb => unreachable!("it goes on for ever"),
+        () = leads_through(&daemons[0], "users and roles change", span) => {}
+    }
+    assert_eq!(daemons[0].leads_with().await, Some(generation));
+    daemons[0].resign().await;
+    let (leader, _) = leader_above(&daemons, generation).await;
+    assert_eq!(daemons[leader].id(), "b", "its watch lived through it as well");
+}
+
+/// Goal: a password is rotated without anybody noticing: first the file, then etcd.
+/// Method: change it while a daemon leads with TTL 5, and ask `/leader` for longer than that.
+#[tokio::test]
+async fn a_password_is_rotated_without_a_flap() {
+    let mut etcd = Etcd::start().await;
+    etcd.enable_auth_with("app", "old", &LEAST).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "old");
+    let daemons = [signed_in("a", &etcd, &password).start().await];
+    leader_of(&daemons).await;
+    replace(&password, "new");
+    etcd.ctl_with(&["user", "passwd", "app", "--interactive=false"], b"new\n").await;
+    leads_through(&daemons[0], "the password changed", Duration::from_secs(7)).await;
+    assert!(daemons[0].metric("etcd_requests_total", &["authenticate", "\"ok\""]).await >= 2.0, "it signed in again");
+}
+
+/// Goal: the other order heals as well, without a restart.
+/// Method: change it in etcd, wait until the daemon has been refused, then give it the new one.
+#[tokio::test]
+async fn a_password_file_that_comes_late_heals() {
+    let mut etcd = Etcd::start().await;
+    etcd.enable_auth_with("app", "old", &LEAST).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "old");
+    let daemons = [signed_in("a", &etcd, &password).ttl("2s").start().await];
+    let (_, generation) = leader_of(&daemons).await;
+    etcd.ctl_with(&["user", "passwd", "app", "--interactive=false"], b"new\n").await;
+    daemons[0].transition("it cannot renew", |t| t["from"] == "leader").await;
+    assert_eq!(daemons[0].leader_status().await, Some(503));
+    replace(&password, "new");
+    leader_above(&daemons, generation).await;
+}
+
+/// Goal: a wrong password is said clearly, once in a while, and is no hot loop: etcd hashes each try on purpose slowly.
+/// Method: start with one, read the log and the counters of a few seconds; then mend the file.
+#[tokio::test]
+async fn a_wrong_password_is_said_clearly_and_is_no_hot_loop() {
+    let mut etcd = Etcd::start().await;
+    etcd.enable_auth_with("app", "right", &LEAST).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "wrong");
+    let daemons = [signed_in("a", &etcd, &password).start().await];
+    let line = eventually("a line in the log", async || {
+        let log = daemons[0].logs();
+        let refused = |line: &&str| line.contains("authentication failed");
+        log.lines().find(refused).map(str::to_owned).ok_or(log)
+    })
+    .await;
+    assert!(line.contains("WARN") || line.contains("ERROR"), "{line}");
+    for (path, code) in [("/leader", 503), ("/livez", 200), ("/health", 503)] {
+        assert_eq!(daemons[0].probe(path).await, Some(code), "{path}");
+    }
+    // A rate is measured over time.
+    let before = daemons[0].metric("etcd_requests_total", &[]).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let logins = daemons[0].metric("etcd_requests_total", &["authenticate"]).await;
+    let tries = daemons[0].metric("etcd_requests_total", &[]).await - before;
+    assert!(logins <= 3.0 && tries <= 60.0, "{logins} logins, {tries} tries in 4 s");
+    let said = daemons[0].logs().lines().filter(|line| line.contains("authentication failed")).count();
+    assert!(said <= 5, "{said} lines in the log: {}", daemons[0].logs());
+    assert_eq!(daemons[0].leads_with().await, None);
+    replace(&password, "right");
+    leader_of(&daemons).await;
+}
+
+/// Goal: TLS to an etcd that asks for no certificate: its own is checked against `ca_file`.
+/// Method: one daemon with the right authority, and one with another's, which never gets a session.
+#[tokio::test]
+async fn tls_trusts_the_configured_authority_only() {
+    let etcd = Etcd::builder().server_tls().start().await;
+    let with_ca = |id: &str, ca: &Path| {
+        Daemon::builder(id, &etcd).set("etcd.tls.ca_file", ca.display().to_string()) //
+    };
+    let dir = scratch("other-certs");
+    let other = Certs::make(dir.path(), "other");
+    let mistaken = with_ca("mistaken", &other.ca).start().await;
+    let daemons = [with_ca("a", &etcd.certs().expect("TLS").ca).start().await];
+    let (_, generation) = leader_of(&daemons).await;
+    assert_eq!(generation, 1);
+    assert_eq!(mistaken.probe("/health").await, Some(503));
+    eventually("its log says why", async || mistaken.logs().to_ascii_lowercase().contains("certificate")).await;
+    assert_eq!(etcd.queue().await.len(), 1);
+}
+
+/// Goal: certificates are replaced while a daemon leads, all of them at once, authority included.
+/// Method: write new files over the old ones, and restart etcd, which then knows nothing of the old authority.
+#[tokio::test]
+async fn mutual_tls_lives_through_new_certificates() {
+    let etcd = Etcd::builder().tls().start().await;
+    let certs = etcd.certs().expect("TLS").clone();
+    let file = |path: &PathBuf| path.display().to_string();
+    let builder = |id: &str| {
+        let builder = Daemon::builder(id, &etcd).ttl("10s");
+        let builder =
+            builder.set("etcd.tls.ca_file", file(&certs.ca)).set("etcd.tls.cert_file", file(&certs.client_cert));
+        builder.set("etcd.tls.key_file", file(&certs.client_key))
+    };
+    let mut daemons = vec![builder("a").start().await];
+    let (_, generation) = leader_of(&daemons).await;
+    daemons.push(builder("b").start().await);
+    eventually("b is queued", async || daemons[1].is_queued().await).await;
+    Certs::make(certs.ca.parent().expect("a directory"), "renewed");
+    let restarted = async {
+        etcd.restart().await;
+        for daemon in &daemons {
+            eventually("it reads the new files", async || daemon.logs().contains("TLS files for etcd changed")).await;
+            eventually("it is in touch again", async || daemon.probe("/health").await == Some(200)).await;
+        }
+    };
+    tokio::select! {
+        () = restarted => {}
+        () = leads_through(&daemons[0], "certificates are replaced", Duration::from_secs(60)) => {
+            panic!("not in touch again: {}", daemons[0].logs());
+        }
+    }
+    // Longer than the guard that was earned before.
+    leads_through(&daemons[0], "certificates were replaced", Duration::from_secs(10)).await;
+    assert_eq!(daemons[0].leads_with().await, Some(generation));
+    daemons[0].resign().await;
+    let (leader, _) = leader_above(&daemons, generation).await;
+    assert_eq!(daemons[leader].id(), "b");
+}

@@ -1,0 +1,226 @@
+//! What others write where we read: garbage, foreign and huge values. And an etcd that is full.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Etcd, eventually, leader_above, leader_of, leads_through};
+
+const GENERATION: &str = "/tenure/generations/orders";
+const CONTROL: &str = "/tenure/control/orders";
+const ELECTION: &str = "/tenure/elections/orders/";
+
+async fn two(etcd: &Etcd) -> Vec<Daemon> {
+    let mut daemons = vec![Daemon::builder("a", etcd).ttl("2s").start().await];
+    eventually("a has its place", async || daemons[0].is_queued().await || daemons[0].leads_with().await.is_some())
+        .await;
+    daemons.push(Daemon::builder("b", etcd).ttl("2s").start().await);
+    eventually("b is queued", async || daemons[1].is_queued().await).await;
+    daemons
+}
+
+/// Waits until every daemon has read the election again, twice; nobody leads, and all are well.
+async fn nobody_leads(daemons: &[Daemon], what: &str) {
+    let mut before = Vec::new();
+    for daemon in daemons {
+        before.push(daemon.metric("etcd_requests_total", &["look", "\"ok\""]).await);
+    }
+    for (daemon, before) in daemons.iter().zip(before) {
+        eventually(&format!("{what}: read again"), async || {
+            assert_eq!(daemon.leads_with().await, None, "{what}: {}", daemon.logs());
+            daemon.metric("etcd_requests_total", &["look", "\"ok\""]).await >= before + 2.0
+        })
+        .await;
+        assert_eq!(daemon.probe("/livez").await, Some(200), "{what}");
+        assert!(!daemon.logs().contains("panicked"), "{what}: {}", daemon.logs());
+    }
+}
+
+/// A line at WARN or ERROR that holds `part`.
+async fn says(daemon: &Daemon, part: &str) {
+    eventually(&format!("a warning about {part}"), async || {
+        let log = daemon.logs();
+        let found = log.lines().any(|l| (l.contains("WARN") || l.contains("ERROR")) && l.contains(part));
+        if found { Ok(()) } else { Err(log) }
+    })
+    .await;
+}
+
+fn record(generation: u64) -> Value {
+    json!({
+        "generation": generation, "term": 0, "holder": null, "url": "", "key": "", "created": 0, "cause": "raised",
+        "elected_at": "2026-01-01T00:00:00.000Z", "hlc": "00000000000000000-0", "leaderless_ms": 0,
+    })
+}
+
+/// Goal: on a generation record that cannot be read nobody is elected, whatever it holds; that is said, and it heals.
+/// Method: garbage of every kind before and while two candidates wait; then a record that can be read, with a high number.
+#[tokio::test]
+async fn nobody_is_elected_on_a_corrupt_generation_record() {
+    let etcd = Etcd::start().await;
+    etcd.put(GENERATION, b"not JSON").await;
+    let daemons = two(&etcd).await;
+    nobody_leads(&daemons, "not JSON").await;
+    says(&daemons[0], GENERATION).await;
+    let mut negative = record(41);
+    negative["generation"] = json!(-1);
+    let huge = "x".repeat(1_000_000).into_bytes();
+    let values: [(&str, Vec<u8>); 6] = [
+        ("empty", Vec::new()),
+        ("no fields", b"{}".to_vec()),
+        ("no text", b"\xff\xfe\x00".to_vec()),
+        ("the largest u64", record(u64::MAX).to_string().into_bytes()),
+        ("negative", negative.to_string().into_bytes()),
+        ("huge", huge),
+    ];
+    for (what, value) in values {
+        etcd.put(GENERATION, &value).await;
+        nobody_leads(&daemons, what).await;
+    }
+    let hlc = "z".repeat(3);
+    let mut odd = record(41);
+    odd["hlc"] = json!(hlc);
+    etcd.put(GENERATION, odd.to_string().as_bytes()).await;
+    nobody_leads(&daemons, "a bad time").await;
+    // A good record is best made by a good daemon, in another place.
+    let good = good_record(&etcd, 41).await;
+    etcd.put(GENERATION, good.as_bytes()).await;
+    let (_, generation) = leader_of(&daemons).await;
+    assert_eq!(generation, 42);
+}
+
+/// A record as Tenure writes it, with this generation and nobody who holds it.
+async fn good_record(etcd: &Etcd, generation: u64) -> String {
+    let other = [Daemon::builder("other", etcd).prefix("/other").start().await];
+    leader_of(&other).await;
+    let text = etcd.value("/other/generations/orders").await.expect("a record");
+    let mut record: Value = serde_json::from_str(&text).expect("JSON");
+    record["generation"] = json!(generation);
+    record["holder"] = Value::Null;
+    record["cause"] = json!("raised");
+    record.to_string()
+}
+
+/// Goal: a record that is spoilt under a leader makes no second one, and no smaller token, whatever follows.
+/// Method: spoil it, resign, and mend it with what it held.
+#[tokio::test]
+async fn a_record_spoilt_under_a_leader_makes_no_second_leader() {
+    let etcd = Etcd::start().await;
+    let daemons = two(&etcd).await;
+    let (leader, generation) = leader_of(&daemons).await;
+    let good = etcd.value(GENERATION).await.expect("a record");
+    etcd.put(GENERATION, b"garbage").await;
+    for daemon in &daemons {
+        says(daemon, GENERATION).await;
+    }
+    let other = &daemons[1 - leader];
+    assert_eq!(other.leads_with().await, None);
+    if daemons[leader].leads_with().await.is_some() {
+        daemons[leader].resign().await;
+    }
+    nobody_leads(&daemons, "spoilt").await;
+    etcd.put(GENERATION, good.as_bytes()).await;
+    let (_, next) = leader_above(&daemons, generation).await;
+    assert_eq!(next, generation + 1);
+}
+
+/// Goal: a control record that cannot be read counts as a pause: the leader stays, nobody new is elected, and it heals.
+/// Method: garbage and a huge value while one leads; resign; then delete it.
+#[tokio::test]
+async fn a_corrupt_control_record_counts_as_a_pause() {
+    let etcd = Etcd::start().await;
+    let daemons = two(&etcd).await;
+    let (leader, generation) = leader_of(&daemons).await;
+    for value in [b"garbage".to_vec(), "x".repeat(1_000_000).into_bytes()] {
+        etcd.put(CONTROL, &value).await;
+        for daemon in &daemons {
+            eventually("it counts as a pause", async || daemon.status().await.expect("a status")["paused"] == true)
+                .await;
+        }
+        leads_through(&daemons[leader], "a pause", Duration::from_millis(500)).await;
+    }
+    says(&daemons[leader], CONTROL).await;
+    daemons[leader].resign().await;
+    nobody_leads(&daemons, "resigned under a pause").await;
+    etcd.ctl(&["del", CONTROL]).await;
+    leader_above(&daemons, generation).await;
+}
+
+/// Goal: keys that others put into the queue, of any name and size, harm nobody: they get their turn, and when they are
+/// gone ours go on.
+/// Method: keys without a lease, huge, with no text for a name, and one that looks like ours; the leader resigns.
+#[tokio::test]
+async fn odd_keys_in_the_queue_get_their_turn_and_harm_nobody() {
+    let etcd = Etcd::start().await;
+    let mut daemons = vec![Daemon::builder("a", &etcd).ttl("2s").start().await];
+    let (_, generation) = leader_of(&daemons).await;
+    let alike = json!({"id": "alike", "url": "", "term": 0, "priority": 9, "version": "9"}).to_string();
+    for (name, value) in [("", "nameless"), ("alike", &alike), ("deep/er", "x"), ("7fffffffffffffff", &alike)] {
+        etcd.put(&format!("{ELECTION}{name}"), value.as_bytes()).await;
+    }
+    for number in 0..3 {
+        etcd.put(&format!("{ELECTION}huge-{number}"), "x".repeat(1_400_000).as_bytes()).await;
+    }
+    let mut put = etcd.ctl_command(&["put"]);
+    put.arg(OsStr::from_bytes(b"/tenure/elections/orders/\xff\xfe")).arg("no text");
+    assert!(put.status().await.expect("etcdctl runs").success());
+    daemons.push(Daemon::builder("b", &etcd).ttl("2s").start().await);
+    eventually("b is queued", async || daemons[1].is_queued().await).await;
+    let queue = daemons[1].candidates().await;
+    let foreign: Vec<bool> = queue.iter().map(|c| c["foreign"] == true).collect();
+    assert_eq!(foreign, [false, true, true, true, true, true, true, true, true, false], "{queue:?}");
+    leads_through(&daemons[0], "odd keys", Duration::from_secs(3)).await;
+    daemons[0].resign().await;
+    nobody_leads(&daemons, "odd keys lead").await;
+    for daemon in &daemons {
+        let status = daemon.status().await.expect("a status");
+        assert_eq!((&status["foreign"], &status["leader"]), (&json!(true), &Value::Null), "{status}");
+    }
+    let mut delete = etcd.ctl_command(&["del"]);
+    delete.arg(OsStr::from_bytes(b"/tenure/elections/orders/\xff\xfe"));
+    assert!(delete.status().await.expect("etcdctl runs").success());
+    for name in ["", "alike", "deep/er", "7fffffffffffffff", "huge-0", "huge-1"] {
+        etcd.ctl(&["del", &format!("{ELECTION}{name}")]).await;
+    }
+    nobody_leads(&daemons, "one is left").await;
+    etcd.ctl(&["del", &format!("{ELECTION}huge-2")]).await;
+    leader_above(&daemons, generation).await;
+}
+
+/// Goal: in an etcd without space the leader stays, and can resign, which only deletes; nobody new is elected, that is said,
+/// and all recover once there is space.
+/// Method: fill a store of 4 MiB until the alarm; then empty, compact, defragment, disarm.
+#[tokio::test]
+async fn a_full_etcd_keeps_its_leader_lets_it_resign_and_recovers() {
+    let etcd = Etcd::builder().arg("--quota-backend-bytes=4194304").start().await;
+    let daemons = two(&etcd).await;
+    let (leader, generation) = leader_of(&daemons).await;
+    let filler = "x".repeat(500_000);
+    let mut puts = 0;
+    let refused = loop {
+        let put = etcd.try_ctl_with(&["put", &format!("filler-{puts}")], filler.as_bytes()).await;
+        if let Err(refused) = put {
+            break refused;
+        }
+        puts += 1;
+        assert!(puts < 100, "it never fills");
+    };
+    assert!(refused.contains("space exceeded"), "{refused}");
+    assert!(etcd.ctl(&["alarm", "list"]).await.contains("NOSPACE"));
+    leads_through(&daemons[leader], "no space", Duration::from_secs(5)).await;
+    let answer = daemons[leader].resign().await;
+    assert_eq!(answer["leader"], Value::Null, "nobody can be named: {answer}");
+    nobody_leads(&daemons, "no space").await;
+    says(&daemons[1 - leader], "space exceeded").await;
+    assert_eq!(etcd.generation().await, generation);
+    etcd.ctl(&["del", "--prefix", "filler"]).await;
+    let revision = etcd.revision().await.to_string();
+    etcd.ctl(&["compaction", "--physical", &revision]).await;
+    etcd.ctl(&["defrag"]).await;
+    etcd.ctl(&["alarm", "disarm"]).await;
+    let (_, next) = leader_above(&daemons, generation).await;
+    assert_eq!(etcd.history().await, (1..=next).collect::<Vec<_>>());
+    eventually("both stand in the queue", async || etcd.queue().await.len() == 2).await;
+}
