@@ -160,7 +160,9 @@ impl Driver {
         self.parts.heartbeat.beat(reading.now);
         let mut inputs = VecDeque::from([input]);
         if self.jumped(reading) {
-            tracing::warn!("the wall clock jumped against the boot clock: the guard is void until a renewal is confirmed");
+            tracing::warn!(
+                "the wall clock jumped against the boot clock: the guard is void until a renewal is confirmed"
+            );
             self.offset_ms = reading.offset_ms;
             inputs.push_front(Input::Session(SessionInput::ClockJumped));
         }
@@ -204,7 +206,8 @@ impl Driver {
                         }
                     }
                     ElectionInput::HandOverAnswered { outcome, .. } => {
-                        if let (crate::election::event::HandOverOutcome::Done { .. }, Some(left)) = (outcome, note.left) {
+                        if let (crate::election::event::HandOverOutcome::Done { .. }, Some(left)) = (outcome, note.left)
+                        {
                             self.parts.metrics.handed_over_after(reading.now.since(left));
                             note.left = None;
                         }
@@ -244,7 +247,9 @@ impl Driver {
                 self.task(async move { etcd.confirm(lease, round, &elections).await });
             }
             Output::Revoke { lease } => self.task(async move { etcd.revoke(lease).await }),
-            Output::Look { election, round, lease } => self.task(async move { etcd.look(election, round, lease).await }),
+            Output::Look { election, round, lease } => {
+                self.task(async move { etcd.look(election, round, lease).await })
+            }
             Output::Feel { election, round, suffixes } => {
                 self.task(async move { etcd.feel(election, round, &suffixes).await });
             }
@@ -271,8 +276,12 @@ impl Driver {
                 }
             }
             Output::Rewound { remembered, seen } => {
-                tracing::error!(?remembered, revision = seen.revision.0, raft_term = seen.raft_term.0,
-                    "etcd's history went backwards: it was restored or wiped; beginning anew, and raising generations to what is remembered");
+                tracing::error!(
+                    ?remembered,
+                    revision = seen.revision.0,
+                    raft_term = seen.raft_term.0,
+                    "etcd's history went backwards: it was restored or wiped; beginning anew, and raising generations to what is remembered"
+                );
                 self.begin_anew();
             }
             Output::Reply { ticket, reply } => self.reply(ticket, reply),

@@ -2,6 +2,9 @@
 
 mod cli_broken_configs;
 mod cli_config;
+mod handing_over;
+mod rounds;
 mod sim;
+mod stepping_down;
 mod support;
 mod transcripts;
