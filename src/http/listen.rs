@@ -69,7 +69,10 @@ pub(super) struct Door {
 pub(super) enum Socket {
     Tcp(TcpListener),
     /// The file goes after the listener: whoever finds none there may bind.
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
 }
 
 /// A socket file of ours; removed when dropped, unless it is another's by then.
