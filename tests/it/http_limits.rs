@@ -115,64 +115,65 @@ async fn large_bodies_are_refused_in_an_orderly_way() {
     assert_eq!(stage.control("POST", path, &deep).await.status, 400);
 }
 
+const WORDS: &[&str] = &[
+    "v1",
+    "elections",
+    "orders",
+    "billing",
+    "gate",
+    "token",
+    "verify",
+    "resign",
+    "leader",
+    "redirect",
+    "drained",
+    "history",
+    "transitions",
+    "candidates",
+    "metrics",
+    "..",
+    "%2e",
+    "%",
+    "",
+    "é",
+    "x",
+    "drain",
+    "*",
+    "livez",
+];
+const METHODS: &[&str] = &["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "TRACE", "FOO", "PATCH"];
+const QUERIES: &[&str] = &[
+    "",
+    "?",
+    "?wait=1ms",
+    "?wait=x",
+    "?limit=-1",
+    "?after=99999999999999999999",
+    "?election=%zz",
+    "?verbose&linearizable",
+];
+const BODIES: &[&[u8]] = &[
+    b"",
+    b"{}",
+    b"{\"token\":42}",
+    b"{\"token\":1e400}",
+    b"\xff\xfe",
+    b"[]",
+    b"{\"cooldown_ms\":18446744073709551615}",
+];
+
 #[tokio::test]
 async fn random_requests_cause_no_500_and_no_panic() {
     let stage = Stage::start(Setup { request_timeout: Duration::from_secs(2), ..Setup::default() }).await;
     stage.publisher.publish(leader(LONG));
     let mut random = fastrand::Rng::with_seed(42);
-    let words = [
-        "v1",
-        "elections",
-        "orders",
-        "billing",
-        "gate",
-        "token",
-        "verify",
-        "resign",
-        "leader",
-        "redirect",
-        "drained",
-        "history",
-        "transitions",
-        "candidates",
-        "metrics",
-        "..",
-        "%2e",
-        "%",
-        "",
-        "é",
-        "x",
-        "drain",
-        "*",
-        "livez",
-    ];
-    let methods = ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "TRACE", "FOO", "PATCH"];
-    let queries = [
-        "",
-        "?",
-        "?wait=1ms",
-        "?wait=x",
-        "?limit=-1",
-        "?after=99999999999999999999",
-        "?election=%zz",
-        "?verbose&linearizable",
-    ];
-    let bodies: [&[u8]; 7] = [
-        b"",
-        b"{}",
-        b"{\"token\":42}",
-        b"{\"token\":1e400}",
-        b"\xff\xfe",
-        b"[]",
-        b"{\"cooldown_ms\":18446744073709551615}",
-    ];
     for i in 0..2_000 {
-        let path: String = (0..random.usize(1..6)).flat_map(|_| ["/", words[random.usize(..words.len())]]).collect();
+        let path: String = (0..random.usize(1..6)).flat_map(|_| ["/", WORDS[random.usize(..WORDS.len())]]).collect();
         let to = if random.bool() { stage.public } else { stage.control };
-        let (method, query) = (methods[random.usize(..methods.len())], queries[random.usize(..queries.len())]);
+        let (method, query) = (METHODS[random.usize(..METHODS.len())], QUERIES[random.usize(..QUERIES.len())]);
         let extra =
             ["", "Fencing-Token: \u{1}\r\n", "Accept: ;;q=,\r\n", "Authorization: Bearer\r\n"][random.usize(..4)];
-        let body = bodies[random.usize(..bodies.len())];
+        let body = BODIES[random.usize(..BODIES.len())];
         let mut stream = TcpStream::connect(to).await.expect("somebody listens");
         let head = format!(
             "{method} {path}{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{extra}\r\n",

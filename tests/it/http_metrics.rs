@@ -4,41 +4,43 @@ use std::time::Duration;
 
 use crate::http_support::{Setup, Stage, ask, candidate, leader};
 
+const FAMILIES: &[&str] = &[
+    "build_info",
+    "is_leader",
+    "role",
+    "generation",
+    "observed_generation",
+    "transitions_total",
+    "leader_changes_observed_total",
+    "leaderless_seconds_total",
+    "candidates",
+    "queue_position",
+    "session_ttl_seconds",
+    "guard_deadline_timestamp_seconds",
+    "guard_remaining_seconds",
+    "promise_outstanding_seconds",
+    "keepalive_seconds",
+    "keepalive_failures_total",
+    "elect_seconds",
+    "handover_seconds",
+    "loop_lag_seconds",
+    "etcd_endpoint_up",
+    "watch_restarts_total",
+    "store_identity_changes_total",
+    "generation_raised_total",
+    "fenced_total",
+    "gate_answers_total",
+    "http_requests_total",
+    "http_request_seconds",
+    "audit_dropped_total",
+];
+
 #[tokio::test]
 async fn every_family_is_there_from_the_start_and_judged_at_the_scrape() {
     let stage = Stage::start(Setup::default()).await;
     let page = stage.get("/metrics").await;
     assert_eq!(page.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-    for family in [
-        "build_info",
-        "is_leader",
-        "role",
-        "generation",
-        "observed_generation",
-        "transitions_total",
-        "leader_changes_observed_total",
-        "leaderless_seconds_total",
-        "candidates",
-        "queue_position",
-        "session_ttl_seconds",
-        "guard_deadline_timestamp_seconds",
-        "guard_remaining_seconds",
-        "promise_outstanding_seconds",
-        "keepalive_seconds",
-        "keepalive_failures_total",
-        "elect_seconds",
-        "handover_seconds",
-        "loop_lag_seconds",
-        "etcd_endpoint_up",
-        "watch_restarts_total",
-        "store_identity_changes_total",
-        "generation_raised_total",
-        "fenced_total",
-        "gate_answers_total",
-        "http_requests_total",
-        "http_request_seconds",
-        "audit_dropped_total",
-    ] {
+    for family in FAMILIES {
         assert!(page.body.contains(&format!("# HELP tenure_{family} ")), "{family}");
     }
     assert!(
