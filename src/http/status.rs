@@ -16,7 +16,7 @@ use crate::election::ids::{ElectionIndex, Generation};
 use crate::election::role::Role;
 
 /// The longest that a long poll waits; more is taken for this.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// All elections.
 pub fn elections(app: &App) -> Response {

@@ -127,8 +127,7 @@ async fn a_graceful_resign_without_promises_takes_one_commit_and_one_delivery() 
         };
         eventually("the others are queued", queued).await;
         let (nothing, start) = (json!({}), Instant::now());
-        let (answer, next) =
-            tokio::join!(daemons[leader].verb("resign", &nothing), leader_past(&daemons, generation));
+        let (answer, next) = tokio::join!(daemons[leader].verb("resign", &nothing), leader_past(&daemons, generation));
         took.push(start.elapsed());
         let answer = answer.expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -150,6 +149,8 @@ async fn promises_never_overlap_across_resigns() {
     let pollers: Vec<_> = daemons.iter().map(|daemon| tokio::spawn(poll(daemon, over))).collect();
     let (mut leader, mut generation) = leader_past(daemons, 0).await;
     for _ in 0..rounds(12, 50) {
+        // Long enough for each leader to give many promises.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let answer = daemons[leader].verb("resign", &json!({})).await.expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
         (leader, generation) = leader_past(daemons, generation).await;
@@ -164,7 +165,7 @@ async fn promises_never_overlap_across_resigns() {
     }
     promises.sort_by_key(|p| p.from);
     println!("{} promises, {} generations", promises.len(), generation);
-    assert!(promises.len() > 1_000, "too few promises to mean anything: {}", promises.len());
+    assert!(promises.len() > 300, "too few promises to mean anything: {}", promises.len());
     let mut last: Option<Promise> = None;
     for promise in promises {
         if let Some(last) = last.filter(|l| l.daemon != promise.daemon) {

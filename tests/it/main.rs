@@ -3,6 +3,10 @@
 mod cli_broken_configs;
 mod cli_config;
 mod handing_over;
+mod http_limits;
+mod http_metrics;
+mod http_support;
+mod http_table;
 mod rounds;
 mod sim;
 mod stepping_down;

@@ -58,6 +58,13 @@ async fn the_first_answer_after_a_long_stop_is_not_leader() {
     let etcd = Etcd::start().await;
     let (daemon, _) = leader(&etcd).await;
     daemon.sigstop();
+    // The signal is on its way until the kernel shows every thread as stopped.
+    let stat = format!("/proc/{}/task", daemon.pid());
+    eventually("every thread has stopped", async || {
+        let mut threads = std::fs::read_dir(&stat).expect("a running process").map(|t| t.expect("a thread").path());
+        threads.all(|t| std::fs::read_to_string(t.join("stat")).is_ok_and(|s| s.contains(") T ")))
+    })
+    .await;
     let stopped = Instant::now();
     let (leader, token) = tokio::join!(
         daemon.public().send_within(
@@ -70,7 +77,8 @@ async fn the_first_answer_after_a_long_stop_is_not_leader() {
             daemon.control().get("/token").await
         }
     );
-    assert_eq!(leader.expect("an answer").status, 503);
+    let leader = leader.expect("an answer");
+    assert_eq!(leader.status, 503, "{}", leader.text());
     // A new term may have been won by then, never the old one.
     let token = token.expect("an answer");
     assert!(token.status == 503 || token.json()["token"] != 1, "{}", token.text());
