@@ -1,1 +1,2 @@
+mod etcd_edge;
 mod support;
