@@ -226,7 +226,7 @@ impl Pool {
     /// Takes note of how a try ended.
     pub(super) fn note(&self, index: usize, live: Option<&Live>, result: Result<(), &Error>) {
         let member = &self.members[index];
-        let answered = result.map_or_else(Error::answered, |()| true);
+        let Some(answered) = result.map_or_else(Error::answered, |()| Some(true)) else { return };
         let mut health = lock(&member.health);
         if answered {
             (health.silent, health.silent_since) = (0, None);
