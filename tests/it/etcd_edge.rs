@@ -467,7 +467,7 @@ async fn a_frozen_member_of_three_costs_no_more_than_the_hedge() {
             let confirmed = edge.confirm(lease, ROUND, &[E]).await;
             assert!(matches!(confirmed, Input::Session(SessionInput::Confirmed { .. })), "{confirmed:?}");
             look(&edge, Some(lease)).await;
-            assert!(began.elapsed() < Duration::from_millis(900), "seed {seed}: {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(1500), "seed {seed}: {:?}", began.elapsed());
         }
         etcd.member(follower).resume();
     }
@@ -549,4 +549,76 @@ async fn mutual_tls_works_and_rotated_files_are_taken_up() {
     let nobody = tenure::config::EtcdTls { cert_file: None, key_file: None, ..tls };
     let (stranger, _) = edge_with("b", &EtcdConfig { tls: Some(nobody), ..config(&etcd) }, 1);
     assert!(stranger.read(E).await.is_err(), "etcd wants a certificate");
+}
+
+#[tokio::test]
+async fn a_jwt_that_any_change_of_roles_invalidates_costs_a_retry() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (password_file, key) = (dir.path().join("password"), dir.path().join("jwt.key"));
+    std::fs::write(&password_file, "secret").expect("write");
+    std::fs::write(&key, "a key that is long enough for HS256").expect("write");
+    let flag = format!("--auth-token=jwt,priv-key={},sign-method=HS256,ttl=60s", key.display());
+    let mut etcd = Etcd::builder().arg(&flag).start().await;
+    etcd.enable_auth("app", "secret", "/tenure").await;
+    let settings = EtcdConfig { username: Some("app".into()), password_file: Some(password_file), ..config(&etcd) };
+    let (edge, _) = edge_with("a", &settings, 1);
+    let lease = lease(&edge).await;
+    let key = queue(&edge, lease).await;
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    for role in ["one", "two", "three"] {
+        etcd.ctl(&["role", "add", role]).await;
+        // The first request after the change differs from round to round.
+        if role == "one" {
+            let renewed = edge.keep_alive(lease, ROUND, false).await;
+            assert!(matches!(renewed, Input::Session(SessionInput::KeepAliveAnswered { .. })), "{renewed:?}");
+        }
+        if role == "two" {
+            let view = edge.read(E).await.expect("a view");
+            let outcome = elect(&edge, &elect_txn(lease, &key, &view, 1), stamp()).await;
+            assert!(matches!(outcome, ElectOutcome::Won { .. }), "{outcome:?}");
+            etcd.ctl(&["role", "add", "four"]).await;
+        }
+        // A watch is opened with the token at hand, and told in a message of the stream that it is refused.
+        watcher.plan(E, WatchPlan { suffixes: vec![role.into()], from: Revision(1) });
+        let key = format!("/tenure/elections/orders/{role}");
+        etcd.ctl(&["put", &key, "x"]).await;
+        etcd.ctl(&["del", &key]).await;
+        loop {
+            match next(&mut inputs).await {
+                ElectionInput::KeyDeleted { suffix, .. } if suffix == role => break,
+                ElectionInput::WatchBroken => {
+                    watcher.plan(E, WatchPlan { suffixes: vec![role.into()], from: Revision(1) });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_not_there_costs_few_tries_and_bounded_time() {
+    // Nobody listens on port 1, and this network is for documentation only: refused, and black hole.
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), "http://192.0.2.1:2379".to_owned()];
+    let settings = EtcdConfig { request_timeout: Duration::from_secs(2), ..config(&endpoints) };
+    let (edge, notes) = edge_with("a", &settings, 1);
+    let began = Instant::now();
+    assert_eq!(edge.grant(TTL).await, Input::Session(SessionInput::GrantFailed));
+    let view = edge.read(E).await.expect_err("nobody there");
+    assert!(view.to_string().contains("read"), "{view}");
+    let txn = HandOverTxn { key: CandidateKey::of(LeaseId(1), Revision(1)), successor: None };
+    let outcome = hand_over(&edge, &txn, stamp()).await;
+    assert!(matches!(outcome, HandOverOutcome::Refused | HandOverOutcome::Unknown), "{outcome:?}");
+    let failed = Input::Session(SessionInput::KeepAliveFailed { lease: LeaseId(1), round: ROUND });
+    assert_eq!(edge.keep_alive(LeaseId(1), ROUND, false).await, failed);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(notes.requests.lock().expect("notes").len() <= 4 * 8);
+
+    // A watch that cannot be opened keeps its plan, says nothing, and does not spin.
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    watcher.plan(E, WatchPlan { suffixes: vec![], from: Revision(1) });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(inputs.try_recv().is_err());
+    assert!(notes.watches.lock().expect("notes").len() <= 10);
 }
