@@ -232,7 +232,7 @@ async fn a_second_copy_recognises_the_first_whose_answer_was_lost() {
     let link = Link::to(&etcd).await;
     // Both endpoints are the same etcd: answers of one way get lost.
     let a = Candidate::queued("a", &etcd).await;
-    let (mut lossy, mut seed) = (edge("a", &link.endpoint()), 0);
+    let (mut lossy, mut seed, mut hedged) = (edge("a", &link.endpoint()), 0, 0);
     assert!(lossy.read(E).await.is_ok());
     let view = look(&a.edge, Some(a.lease)).await;
     link.drop_server_to_client();
@@ -256,13 +256,16 @@ async fn a_second_copy_recognises_the_first_whose_answer_was_lost() {
         let view = look(&lossy, Some(a.lease)).await;
         link.drop_server_to_client();
         let txn = elect_txn(a.lease, &a.key, &view, generation);
+        let began = Instant::now();
         let outcome = elect(&lossy, &txn, stamp()).await;
+        hedged += usize::from(began.elapsed() >= Duration::from_millis(200));
         assert!(
             matches!(&outcome, ElectOutcome::Won { record, .. } if record.generation.0 == generation),
             "{outcome:?}"
         );
         link.heal();
     }
+    assert!(hedged > 0, "some call began at the way that loses answers");
 }
 
 #[tokio::test]
