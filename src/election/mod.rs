@@ -18,10 +18,12 @@
 //! An observer stays one. Any other edge is a bug, and asserts. Leadership itself is judged by readers, against the guard.
 
 mod contest;
+mod electing;
 pub mod event;
 pub mod guard;
 pub mod ids;
 mod leaving;
+mod looking;
 pub mod promise;
 pub mod ratchet;
 pub mod record;
