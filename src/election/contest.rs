@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::event::{ElectOutcome, ElectionInput, HandOverOutcome, Output, Round, Ticket, Transition};
+use super::event::{ElectionInput, Output, Round, Transition};
 use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use super::leaving::{Leaving, Release};
-use super::record::{Cause, Cell, ElectTxn, GenerationRecord, Pulse, QueueEntry, View};
 use super::role::{Reason, Role};
 use super::seen::Seen;
 use crate::clock::Instant;
@@ -309,7 +308,7 @@ impl Contest {
     }
 
     /// The own key is gone, and it was not us; or it was our own hand-over, whose answer is still to come.
-    fn own_key_gone(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn own_key_gone(&mut self, ctx: &mut Context<'_>) {
         match &mut self.state {
             State::Leaving(leaving) => {
                 if leaving.own_key_gone() {

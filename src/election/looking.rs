@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::contest::{Ahead, Bid, Contest, Context, Looking, State};
-use super::event::{Output, Round};
+use super::contest::{Ahead, Bid, Contest, Context, State};
+use super::event::Output;
 use super::ids::{CandidateKey, Generation, Revision};
 use super::record::{Cell, Pulse, View};
 use crate::clock::Instant;
