@@ -3,6 +3,9 @@
 //! It never waits for etcd: each request is a bounded task that comes back as an input. What readers see is published
 //! before anything that follows from it.
 
+mod requests;
+mod view;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -11,12 +14,12 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::audit::Audit;
 use crate::clock::{self, Hlc, HlcClock, Instant, Reading, Wall};
-use crate::control::{AuditLine, ControlError, Current, Heartbeat, HistoryRecord, Page, Request};
-use crate::election::event::{Command, ElectionInput, Input, Output, Reply, SessionInput, Ticket, Transition};
-use crate::election::ids::{ElectionIndex, ElectionName, Generation};
+use crate::control::{AuditLine, ControlError, Heartbeat, Request};
+use crate::election::Core;
+use crate::election::event::{ElectionInput, Input, Output, SessionInput, Ticket, Transition};
+use crate::election::ids::{ElectionIndex, ElectionName};
 use crate::election::record::View;
 use crate::election::role::Role;
-use crate::election::{Core, Standing};
 use crate::etcd::{Etcd, Stamp, Watcher};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -248,7 +251,7 @@ impl Driver {
             }
             Output::Revoke { lease } => self.task(async move { etcd.revoke(lease).await }),
             Output::Look { election, round, lease } => {
-                self.task(async move { etcd.look(election, round, lease).await })
+                self.task(async move { etcd.look(election, round, lease).await });
             }
             Output::Feel { election, round, suffixes } => {
                 self.task(async move { etcd.feel(election, round, &suffixes).await });
@@ -384,76 +387,7 @@ impl Driver {
         if shown.is_some_and(|(role, own)| (role, own) != (standing.role, standing.own)) {
             (note.since, note.hlc) = (wall, self.hlc.tick(wall));
         }
-        view_of(&self.parts.elections[election.0], &standing, note)
-    }
-
-    fn reply(&mut self, ticket: Ticket, reply: Reply) {
-        let Some(caller) = self.resigning.remove(&ticket) else { return };
-        let answer = match reply {
-            Reply::Resigned { successor, generation } => Ok(successor.and_then(|entry| {
-                let info = entry.candidate?;
-                Some(LeaderView { id: info.id, url: info.url, generation, elected_at: clock::wall() })
-            })),
-            Reply::NotLeader => Err(ControlError::NotLeader),
-            Reply::Unknown => Err(ControlError::OutcomeUnknown("the session ended before etcd answered".to_owned())),
-        };
-        // A caller that went away does not want to know.
-        let _ = caller.send(answer);
-    }
-
-    fn request(&mut self, request: Request) {
-        match request {
-            Request::Resign(election, cooldown, reply) => {
-                self.tickets += 1;
-                let ticket = Ticket(self.tickets);
-                self.resigning.insert(ticket, reply);
-                self.handle(Input::Command(Command::Resign { election, ticket, cooldown }));
-            }
-            Request::Drain(reply) => {
-                self.handle(Input::Command(Command::Drain));
-                let _ = reply.send(());
-            }
-            Request::Drained(election, reply) => {
-                self.handle(Input::Command(Command::Drained { election }));
-                let _ = reply.send(());
-            }
-            Request::Inquire(election, reply) => self.ask(election, reply, |view| current(&view)),
-            Request::Candidates(election, reply) => self.ask(election, reply, |view| view.queue),
-            Request::History(election, page, reply) => self.history(election, page, reply),
-            Request::Shutdown => {
-                let deadline = clock::now() + self.parts.promise + self.parts.request_timeout * STOP_REQUESTS;
-                self.handle(Input::Command(Command::Shutdown { deadline }));
-            }
-        }
-    }
-
-    fn ask<T: Send + 'static>(
-        &mut self,
-        election: ElectionIndex,
-        reply: oneshot::Sender<Result<T, ControlError>>,
-        pick: impl FnOnce(View) -> T + Send + 'static,
-    ) {
-        let etcd = self.parts.etcd.clone();
-        self.questions.spawn(async move {
-            let answer = etcd.read(election).await.map(pick).map_err(|e| ControlError::Unavailable(e.to_string()));
-            let _ = reply.send(answer);
-        });
-    }
-
-    fn history(
-        &mut self,
-        election: ElectionIndex,
-        page: Page,
-        reply: oneshot::Sender<Result<Vec<HistoryRecord>, ControlError>>,
-    ) {
-        let etcd = self.parts.etcd.clone();
-        self.questions.spawn(async move {
-            let records = etcd.history(election, page.limit as u64, page.before).await;
-            let answer = records
-                .map(|l| l.into_iter().map(|(record, revision)| HistoryRecord { record, revision }).collect())
-                .map_err(|e| ControlError::Unavailable(e.to_string()));
-            let _ = reply.send(answer);
-        });
+        view::view_of(&self.parts.elections[election.0], &standing, note)
     }
 }
 
@@ -468,46 +402,4 @@ fn propagate(done: Result<(), JoinError>) {
 
 fn viewed(input: &ElectionInput) -> Option<&View> {
     if let ElectionInput::Looked { view, .. } = input { Some(view) } else { None }
-}
-
-fn current(view: &View) -> Current {
-    let record = view.generation.value();
-    let head = view.queue.first();
-    let holder = record.and_then(|r| r.holder.as_ref());
-    let lives = head.zip(holder).is_some_and(|(head, holder)| head.key == holder.key);
-    Current {
-        generation: record.map_or(Generation(0), |r| r.generation),
-        leader: record.zip(holder).filter(|_| lives).map(|(record, holder)| LeaderView {
-            id: holder.id.clone(),
-            url: holder.url.clone(),
-            generation: record.generation,
-            elected_at: record.elected_at,
-        }),
-        foreign: head.is_some_and(|h| h.candidate.is_none()),
-    }
-}
-
-fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note) -> ElectionView {
-    ElectionView {
-        name: name.clone(),
-        role: standing.role,
-        own: standing.own,
-        observed: standing.observed,
-        term: standing.term,
-        leader: standing.leader.map(|(record, holder)| LeaderView {
-            id: holder.id.clone(),
-            url: holder.url.clone(),
-            generation: record.generation,
-            elected_at: record.elected_at,
-        }),
-        foreign: standing.foreign,
-        paused: standing.paused,
-        reason: standing.reason,
-        since: note.since,
-        hlc: note.hlc,
-        queue_position: standing.queue_position,
-        candidates: standing.queued,
-        observed_revision: standing.revision,
-        last_update: note.last_update,
-    }
 }

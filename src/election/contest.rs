@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::event::{ElectOutcome, ElectionInput, HandOverOutcome, Output, Round, Ticket, Transition};
+use super::event::{ElectionInput, Output, Round, Transition};
 use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use super::leaving::{Leaving, Release};
-use super::record::{Cause, Cell, ElectTxn, GenerationRecord, Pulse, QueueEntry, View};
 use super::role::{Reason, Role};
 use super::seen::Seen;
 use crate::clock::Instant;
@@ -41,18 +40,18 @@ pub(super) struct Contest {
     pub(super) seen: Seen,
     /// Why the role is what it is.
     pub(super) reason: Reason,
-    look: Looking,
+    pub(super) look: Looking,
     /// Not queued before this moment: a cooldown, or the wait after a rewind.
     pub(super) queue_at: Instant,
     /// Queueing was refused without being applied; not tried again before.
-    retry_at: Instant,
-    raising: bool,
+    pub(super) retry_at: Instant,
+    pub(super) raising: bool,
     /// The newest generation that we led with.
     ///
     /// Invariant: none up to it is ever led with again. A key of ours that outlived its leadership may still be named.
-    spent: Generation,
+    pub(super) spent: Generation,
     /// The application's term; a candidate behind the recorded one may not lead.
-    term: u64,
+    pub(super) term: u64,
 }
 
 /// Where this daemon stands. Data that is legal in one state only lives in it.
@@ -95,14 +94,14 @@ pub(super) enum Bid {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Looking {
-    round: Round,
+pub(super) struct Looking {
+    pub(super) round: Round,
     /// A look or feel is under way.
-    asked: bool,
+    pub(super) asked: bool,
     /// What is known may be old: a full look is wanted, not a feel.
-    full: bool,
+    pub(super) full: bool,
     /// The next one, if nothing asks for it earlier.
-    next_at: Instant,
+    pub(super) next_at: Instant,
 }
 
 impl Contest {
@@ -248,7 +247,7 @@ impl Contest {
     pub(super) fn advance(&mut self, ctx: &mut Context<'_>) {
         self.raise_if_below_floor(ctx);
         match &self.state {
-            State::Observing | State::Queuing { .. } => {}
+            State::Observing | State::Queuing { .. } | State::Leaving(_) => {}
             State::Out => self.queue_if_due(ctx),
             State::Waiting { key, .. } if ctx.retiring => {
                 let leaving = Leaving::withdrawal(key.clone(), ctx.now);
@@ -262,7 +261,6 @@ impl Contest {
                     self.step_down(ctx, key, generation, Reason::Superseded, Release::WhenSafe);
                 }
             }
-            State::Leaving(_) => {}
         }
         self.advance_leaving(ctx);
         self.look_if_due(ctx);
@@ -282,183 +280,6 @@ impl Contest {
             }
         };
         [look, own].into_iter().flatten().min()
-    }
-
-    /// Steps down from leading: publishes it, then sees to the promises, then gives up the key.
-    pub(super) fn step_down(
-        &mut self,
-        ctx: &mut Context<'_>,
-        key: CandidateKey,
-        generation: Generation,
-        reason: Reason,
-        release: Release,
-    ) {
-        self.become_(ctx, State::Leaving(Leaving::from_leading(key, generation, release, ctx.now)), reason);
-        ctx.out.push(Output::SealPromises(self.index));
-    }
-
-    /// `resign`.
-    pub(super) fn resign(&mut self, ctx: &mut Context<'_>, ticket: Ticket, cooldown: Duration) {
-        match &mut self.state {
-            State::Leading { key, generation } => {
-                let (key, generation) = (key.clone(), *generation);
-                self.queue_at = self.queue_at.max(ctx.now + cooldown);
-                self.step_down(ctx, key, generation, Reason::Resigned, Release::WhenSafe);
-                if let State::Leaving(leaving) = &mut self.state {
-                    leaving.tickets.push(ticket);
-                }
-            }
-            State::Leaving(leaving) if leaving.generation.is_some() => {
-                leaving.release = leaving.release.no_later_than_safe();
-                leaving.tickets.push(ticket);
-            }
-            State::Leaving(_) | State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {
-                ctx.out.push(Output::Reply { ticket, reply: super::event::Reply::NotLeader });
-            }
-        }
-    }
-
-    /// `drained`: the application has stopped acting.
-    pub(super) fn drained(&mut self, ctx: &mut Context<'_>) {
-        match &mut self.state {
-            State::Leading { key, generation } => {
-                let (key, generation) = (key.clone(), *generation);
-                self.step_down(ctx, key, generation, Reason::Drained, Release::Now);
-            }
-            State::Leaving(leaving) => leaving.release = Release::Now,
-            State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {}
-        }
-    }
-
-    /// Asks for a full look, as soon as none is under way.
-    pub(super) fn look_again(&mut self, now: Instant) {
-        if self.look.asked {
-            // What is under way may have been read too early to count.
-            self.look.round.0 += 1;
-            self.look.asked = false;
-        }
-        self.look.full = true;
-        self.look.next_at = now;
-    }
-
-    /// Whether a full look is still to come.
-    pub(super) const fn looking(&self) -> bool {
-        self.look.full
-    }
-
-    fn look_if_due(&mut self, ctx: &mut Context<'_>) {
-        if self.look.asked || self.look.next_at > ctx.now {
-            return;
-        }
-        self.look.round.0 += 1;
-        self.look.asked = true;
-        let (election, round) = (self.index, self.look.round);
-        // Without a known leader only a full look tells who heads the queue.
-        let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
-        if self.look.full || !known {
-            let lease = self.key().and(ctx.lease);
-            ctx.out.push(Output::Look { election, round, lease });
-        } else {
-            let suffixes = self.relied_on().into_iter().map(|k| k.suffix).collect();
-            ctx.out.push(Output::Feel { election, round, suffixes });
-        }
-    }
-
-    fn looked(&mut self, ctx: &mut Context<'_>, view: &View) {
-        self.look.asked = false;
-        if view.header.revision < self.seen.revision {
-            // Watch events were faster than this look, so it knows less than we do.
-            self.look_again(ctx.now);
-            return;
-        }
-        self.apply(ctx, view);
-    }
-
-    /// Takes over a view: from a look, or from an elect transaction that was refused.
-    fn apply(&mut self, ctx: &mut Context<'_>, view: &View) {
-        self.seen.replace(ctx.now, view);
-        let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
-        let period = if known { ctx.timing.ttl() } else { ctx.timing.ttl() / 5 };
-        self.look.full = false;
-        self.look.next_at = ctx.now + period;
-        ctx.out.push(Output::Publish);
-        if self.key().is_some_and(|key| view.own.as_ref() != Some(key) && key.created <= view.header.revision) {
-            self.own_key_gone(ctx);
-            return;
-        }
-        if self.key().is_some_and(|key| view.own.as_ref() != Some(key)) {
-            // Older than our own key.
-            self.look_again(ctx.now);
-            return;
-        }
-        if let State::Waiting { ahead, bid, .. } = &mut self.state {
-            let grace = if self.seen.newest() == Generation(0) { Duration::ZERO } else { ctx.timing.vacancy_grace() };
-            *ahead = match (&view.ahead, &*ahead) {
-                (Some(next), _) => {
-                    Ahead::Key { key: next.clone(), head: view.queue.first().is_some_and(|h| h.key == *next) }
-                }
-                (None, Ahead::Nothing { elect_at }) => Ahead::Nothing { elect_at: *elect_at },
-                (None, Ahead::Unknown | Ahead::Key { .. }) => Ahead::Nothing { elect_at: ctx.now + grace },
-            };
-            if let Bid::Unresolved { after } = bid
-                && self.look.round > *after
-            {
-                *bid = Bid::None;
-            }
-        }
-        if let State::Leaving(leaving) = &mut self.state {
-            leaving.looked();
-        }
-        self.watch(ctx);
-    }
-
-    fn felt(&mut self, ctx: &mut Context<'_>, pulse: &Pulse) {
-        self.look.asked = false;
-        self.look.next_at = ctx.now + ctx.timing.ttl();
-        let keys = self.relied_on();
-        let same = |k: &CandidateKey| pulse.keys.iter().any(|seen| seen == k);
-        let fits = pulse.generation == self.seen.generation.modified() && pulse.control == self.seen.control.modified();
-        if !fits || !keys.iter().all(same) {
-            // Either an event is still on its way, or the watch keeps silent about it.
-            self.look_again(ctx.now);
-        }
-    }
-
-    fn relied_on(&self) -> Vec<CandidateKey> {
-        let ahead = match &self.state {
-            State::Waiting { ahead: Ahead::Key { key, .. }, .. } => Some(key),
-            State::Observing
-            | State::Out
-            | State::Queuing { .. }
-            | State::Waiting { .. }
-            | State::Leading { .. }
-            | State::Leaving(_) => None,
-        };
-        self.seen.relied_on(self.key(), ahead)
-    }
-
-    pub(super) fn watch(&self, ctx: &mut Context<'_>) {
-        if !self.look.full {
-            ctx.out.push(Output::Watch { election: self.index, plan: self.seen.plan(&self.relied_on()) });
-        }
-    }
-
-    fn queue_if_due(&mut self, ctx: &mut Context<'_>) {
-        let Some(lease) = ctx.session.filter(|_| !ctx.retiring) else { return };
-        if ctx.now < self.queue_at.max(self.retry_at) || self.raising {
-            return;
-        }
-        self.state = State::Queuing { lease };
-        ctx.out.push(Output::Queue { election: self.index, lease });
-    }
-
-    fn queued(&mut self, ctx: &mut Context<'_>, lease: LeaseId, created: Revision) {
-        if !matches!(self.state, State::Queuing { lease: asked } if asked == lease) {
-            return;
-        }
-        let key = CandidateKey::of(lease, created);
-        self.become_(ctx, State::Waiting { key, ahead: Ahead::Unknown, bid: Bid::None }, Reason::Queued);
-        self.look_again(ctx.now);
     }
 
     fn key_deleted(&mut self, ctx: &mut Context<'_>, suffix: &str, revision: Revision) {
@@ -487,7 +308,7 @@ impl Contest {
     }
 
     /// The own key is gone, and it was not us; or it was our own hand-over, whose answer is still to come.
-    fn own_key_gone(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn own_key_gone(&mut self, ctx: &mut Context<'_>) {
         match &mut self.state {
             State::Leaving(leaving) => {
                 if leaving.own_key_gone() {
@@ -499,159 +320,6 @@ impl Contest {
                 self.look_again(ctx.now);
             }
             State::Observing | State::Out | State::Queuing { .. } => {}
-        }
-    }
-
-    /// Whether what is known of the election allows a new leader.
-    fn electable(&self) -> bool {
-        let behind = self.seen.generation.value().is_some_and(|r| r.term > self.term);
-        let corrupt = matches!(self.seen.generation, Cell::Corrupt { .. });
-        !self.seen.paused() && !behind && !corrupt && !self.raising
-    }
-
-    fn elect_if_due(&mut self, ctx: &mut Context<'_>) {
-        let State::Waiting { key, ahead, bid } = &self.state else { return };
-        let (key, lease) = match ctx.session {
-            // The key hangs on the session's lease; without a usable one nothing may rest on it.
-            Some(lease) => (key.clone(), lease),
-            None => return,
-        };
-        if let Some(record) = self.seen.names(&key) {
-            let record = record.clone();
-            if record.generation > self.spent {
-                self.lead(ctx, key, &record);
-            } else {
-                self.become_(ctx, State::Leaving(Leaving::withdrawal(key, ctx.now)), Reason::Superseded);
-            }
-            return;
-        }
-        let Ahead::Nothing { elect_at } = *ahead else { return };
-        let next = self.next_generation(ctx);
-        if *bid != Bid::None || ctx.now < elect_at.max(self.retry_at) || !self.electable() || next > Generation::MAX {
-            return;
-        }
-        let txn = ElectTxn {
-            lease,
-            created: key.created,
-            generation_modified: self.seen.generation.modified(),
-            control_modified: self.seen.control.modified(),
-            generation: next,
-            term: self.term,
-            leaderless_ms: self.leaderless_ms(ctx.now),
-        };
-        if let State::Waiting { bid, .. } = &mut self.state {
-            *bid = Bid::Sent;
-        }
-        ctx.out.push(Output::Elect { election: self.index, txn });
-    }
-
-    /// Above everything that was ever seen: in etcd, or remembered from a history that etcd has lost.
-    pub(super) fn next_generation(&self, ctx: &Context<'_>) -> Generation {
-        let revision = if ctx.by_revision { u64::try_from(self.seen.revision.0).unwrap_or(0) } else { 0 };
-        self.seen.newest().max(ctx.floor).max(Generation(revision)).next()
-    }
-
-    fn leaderless_ms(&self, now: Instant) -> u64 {
-        let since = self.seen.vacant_since.filter(|_| self.seen.newest() > Generation(0));
-        since.map_or(0, |since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn elect_answered(&mut self, ctx: &mut Context<'_>, asked: &CandidateKey, outcome: ElectOutcome) {
-        let waiting = match &mut self.state {
-            State::Waiting { key, bid, .. } if key == asked => Some(bid),
-            // Named by the watch before the answer came, or already leaving: only what was read is news.
-            State::Leading { key, .. } | State::Leaving(Leaving { key, .. }) if key == asked => None,
-            State::Observing
-            | State::Out
-            | State::Queuing { .. }
-            | State::Waiting { .. }
-            | State::Leading { .. }
-            | State::Leaving(_) => return,
-        };
-        match (outcome, waiting) {
-            (ElectOutcome::Won { header, record, queue }, waiting) => {
-                let waiting = waiting.is_some();
-                let cell = Cell::Valid { value: record.clone(), modified: header.revision };
-                self.seen.replace_generation(cell, header.revision, ctx.now);
-                self.seen.queued = self.seen.queued.max(queue.len());
-                self.seen.queue = queue;
-                if waiting {
-                    self.lead(ctx, asked.clone(), &record);
-                }
-            }
-            (ElectOutcome::Refused { view }, Some(bid)) => {
-                *bid = Bid::None;
-                if view.header.revision < self.seen.revision {
-                    self.look_again(ctx.now);
-                } else {
-                    self.apply(ctx, &view);
-                }
-            }
-            (ElectOutcome::Failed, Some(bid)) => {
-                *bid = Bid::None;
-                self.retry_at = ctx.now + REFUSED_PAUSE;
-                self.look_again(ctx.now);
-            }
-            (ElectOutcome::Unknown, Some(bid)) => {
-                *bid = Bid::Unresolved { after: self.look.round };
-                self.look_again(ctx.now);
-            }
-            (ElectOutcome::Refused { .. } | ElectOutcome::Failed | ElectOutcome::Unknown, None) => {}
-        }
-    }
-
-    /// Etcd holds a record that names our key, and the guard holds: we lead.
-    fn lead(&mut self, ctx: &mut Context<'_>, key: CandidateKey, record: &GenerationRecord) {
-        assert!(record.generation > self.spent, "a token is never issued twice");
-        let reason = match record.cause {
-            Cause::HandedOver => Reason::HandedOver,
-            Cause::Elected | Cause::Raised => Reason::Elected,
-        };
-        self.spent = record.generation;
-        self.become_(ctx, State::Leading { key, generation: record.generation }, reason);
-        self.watch(ctx);
-    }
-
-    fn hand_over_answered(&mut self, ctx: &mut Context<'_>, asked: &CandidateKey, outcome: HandOverOutcome) {
-        let State::Leaving(leaving) = &mut self.state else { return };
-        if leaving.key != *asked {
-            return;
-        }
-        match outcome {
-            HandOverOutcome::Done { header, record } => {
-                let successor = record.as_ref().and_then(|_| leaving.named.clone());
-                if let Some(record) = record {
-                    let cell = Cell::Valid { value: record, modified: header.revision };
-                    self.seen.replace_generation(cell, header.revision, ctx.now);
-                }
-                let suffix = asked.suffix.clone();
-                self.seen.key_deleted(&suffix, header.revision, ctx.now);
-                self.released(ctx, successor);
-            }
-            HandOverOutcome::Refused | HandOverOutcome::Unknown => {
-                leaving.refused(ctx.now, matches!(outcome, HandOverOutcome::Refused));
-                self.look_again(ctx.now);
-            }
-        }
-    }
-
-    /// Nothing of ours is left in this election: answer whoever asked for it, and queue again when that is due.
-    pub(super) fn released(&mut self, ctx: &mut Context<'_>, successor: Option<QueueEntry>) {
-        if let State::Leaving(leaving) = &mut self.state {
-            leaving.reply_released(ctx.out, successor.as_ref(), self.seen.newest());
-        }
-        let reason = self.reason;
-        self.become_(ctx, State::Out, reason);
-        self.watch(ctx);
-    }
-
-    fn raise_if_below_floor(&mut self, ctx: &mut Context<'_>) {
-        let known = self.seen.viewed > Revision(0) && !self.look.full;
-        let corrupt = matches!(self.seen.generation, Cell::Corrupt { .. });
-        if known && !self.raising && !corrupt && self.seen.newest() < ctx.floor {
-            self.raising = true;
-            let (at_least, modified) = (ctx.floor, self.seen.generation.modified());
-            ctx.out.push(Output::Raise { election: self.index, at_least, modified });
         }
     }
 }

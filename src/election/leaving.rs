@@ -1,9 +1,12 @@
 //! Giving leadership, or a place in the queue, up in order: stop acting, let promises run out, hand over.
 
+use std::time::Duration;
+
 use super::contest::{Contest, Context, REFUSED_PAUSE, State};
-use super::event::{Output, Reply, Ticket};
+use super::event::{HandOverOutcome, Output, Reply, Ticket};
 use super::ids::{CandidateKey, Generation};
-use super::record::{HandOverTxn, QueueEntry, Succession};
+use super::record::{Cell, HandOverTxn, QueueEntry, Succession};
+use super::role::Reason;
 use crate::clock::Instant;
 
 /// The most candidates that a preferred successor may pass by: their keys are deleted in the hand-over's transaction, whose
@@ -111,7 +114,7 @@ impl Leaving {
     /// The transaction was refused, or nobody knows: look, and decide again.
     pub(super) fn refused(&mut self, now: Instant, certainly: bool) {
         self.refusals += u32::from(certainly);
-        let pause = if self.refusals > 1 { REFUSED_PAUSE } else { std::time::Duration::ZERO };
+        let pause = if self.refusals > 1 { REFUSED_PAUSE } else { Duration::ZERO };
         self.phase = Phase::Promised(now + pause);
         self.looked = false;
         self.blind = true;
@@ -149,6 +152,85 @@ impl Leaving {
 }
 
 impl Contest {
+    /// Steps down from leading: publishes it, then sees to the promises, then gives up the key.
+    pub(super) fn step_down(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: CandidateKey,
+        generation: Generation,
+        reason: Reason,
+        release: Release,
+    ) {
+        self.become_(ctx, State::Leaving(Leaving::from_leading(key, generation, release, ctx.now)), reason);
+        ctx.out.push(Output::SealPromises(self.index));
+    }
+
+    /// `resign`.
+    pub(super) fn resign(&mut self, ctx: &mut Context<'_>, ticket: Ticket, cooldown: Duration) {
+        match &mut self.state {
+            State::Leading { key, generation } => {
+                let (key, generation) = (key.clone(), *generation);
+                self.queue_at = self.queue_at.max(ctx.now + cooldown);
+                self.step_down(ctx, key, generation, Reason::Resigned, Release::WhenSafe);
+                if let State::Leaving(leaving) = &mut self.state {
+                    leaving.tickets.push(ticket);
+                }
+            }
+            State::Leaving(leaving) if leaving.generation.is_some() => {
+                leaving.release = leaving.release.no_later_than_safe();
+                leaving.tickets.push(ticket);
+            }
+            State::Leaving(_) | State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {
+                ctx.out.push(Output::Reply { ticket, reply: Reply::NotLeader });
+            }
+        }
+    }
+
+    /// `drained`: the application has stopped acting.
+    pub(super) fn drained(&mut self, ctx: &mut Context<'_>) {
+        match &mut self.state {
+            State::Leading { key, generation } => {
+                let (key, generation) = (key.clone(), *generation);
+                self.step_down(ctx, key, generation, Reason::Drained, Release::Now);
+            }
+            State::Leaving(leaving) => leaving.release = Release::Now,
+            State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {}
+        }
+    }
+
+    pub(super) fn hand_over_answered(&mut self, ctx: &mut Context<'_>, asked: &CandidateKey, outcome: HandOverOutcome) {
+        let State::Leaving(leaving) = &mut self.state else { return };
+        if leaving.key != *asked {
+            return;
+        }
+        match outcome {
+            HandOverOutcome::Done { header, record } => {
+                let successor = record.as_ref().and_then(|_| leaving.named.clone());
+                if let Some(record) = record {
+                    let cell = Cell::Valid { value: record, modified: header.revision };
+                    self.seen.replace_generation(cell, header.revision, ctx.now);
+                }
+                let suffix = asked.suffix.clone();
+                self.seen.key_deleted(&suffix, header.revision, ctx.now);
+                self.released(ctx, successor.as_ref());
+            }
+            HandOverOutcome::Refused | HandOverOutcome::Unknown => {
+                leaving.refused(ctx.now, matches!(outcome, HandOverOutcome::Refused));
+                self.look_again(ctx.now);
+            }
+        }
+    }
+
+    /// Nothing of ours is left in this election: answer whoever asked for it, and queue again when that is due.
+    pub(super) fn released(&mut self, ctx: &mut Context<'_>, successor: Option<&QueueEntry>) {
+        if let State::Leaving(leaving) = &mut self.state {
+            leaving.reply_released(ctx.out, successor, self.seen.newest());
+        }
+        let reason = self.reason;
+        self.become_(ctx, State::Out, reason);
+        self.watch(ctx);
+    }
+
     /// Answer to `SealPromises`.
     pub(super) fn sealed(&mut self, until: Instant) {
         if let State::Leaving(leaving) = &mut self.state

@@ -18,10 +18,13 @@
 //! An observer stays one. Any other edge is a bug, and asserts. Leadership itself is judged by readers, against the guard.
 
 mod contest;
+mod electing;
 pub mod event;
+mod evidence;
 pub mod guard;
 pub mod ids;
 mod leaving;
+mod looking;
 pub mod promise;
 pub mod ratchet;
 pub mod record;
@@ -33,12 +36,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::contest::{Contest, Context, State};
-use self::event::{Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, SessionInput};
+use self::event::{Command, Input, Output, SessionInput};
+use self::evidence::{linearizable, shown_generation};
 use self::guard::Guard;
 use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use self::leaving::Release;
 use self::ratchet::Ratchet;
-use self::record::{GenerationRecord, Header, HighWater, Holder};
+use self::record::{GenerationRecord, HighWater, Holder};
 use self::role::{Reason, Role};
 use self::session::{Effect, Session};
 use crate::clock::Instant;
@@ -143,7 +147,7 @@ impl Core {
         // First: a late renewal must not revive a guard that has lapsed.
         let mut revoke = Vec::new();
         let expired = self.session.expire(now, &mut revoke);
-        self.take_effect(now, expired, &mut out);
+        self.take_effect(now, &expired, &mut out);
         out.append(&mut revoke);
         if self.fits(now, &input, &mut out) {
             self.apply(now, input, &mut out);
@@ -226,7 +230,7 @@ impl Core {
                             self.contest(now, key.election, out, |c, ctx| c.own_key_seen(ctx, key.created, revision));
                         }
                     }
-                    effect => self.take_effect(now, effect, out),
+                    effect => self.take_effect(now, &effect, out),
                 }
             }
             Input::Election(election, input) => {
@@ -258,13 +262,13 @@ impl Core {
         }
     }
 
-    fn take_effect(&mut self, now: Instant, effect: Effect, out: &mut Vec<Output>) {
+    fn take_effect(&mut self, now: Instant, effect: &Effect, out: &mut Vec<Output>) {
         match effect {
             Effect::None | Effect::Keys(_) => {}
             Effect::Began => out.push(Output::Publish),
             Effect::Ended(reason) => {
                 for i in 0..self.contests.len() {
-                    self.contest(now, ElectionIndex(i), out, |c, ctx| c.session_ended(ctx, reason));
+                    self.contest(now, ElectionIndex(i), out, |c, ctx| c.session_ended(ctx, *reason));
                 }
                 out.push(Output::Publish);
             }
@@ -365,78 +369,6 @@ impl Core {
 /// Keeps one publication, before everything else: the caller publishes the state as it is after the whole input, so one is
 /// enough, and no effect may precede it.
 fn publish_first(out: Vec<Output>) -> impl Iterator<Item = Output> {
-    let publish = out.iter().any(|o| *o == Output::Publish).then_some(Output::Publish);
+    let publish = out.contains(&Output::Publish).then_some(Output::Publish);
     publish.into_iter().chain(out.into_iter().filter(|o| *o != Output::Publish))
-}
-
-/// The header of an answer that went through raft or a quorum read, and the generation that it showed, if it showed one.
-fn linearizable(input: &Input) -> Option<(&Header, Option<(ElectionIndex, Generation)>)> {
-    match input {
-        // A keep-alive's answer is no quorum read: a deposed leader's may come from an older history, or term.
-        Input::Tick | Input::Command(_) => None,
-        Input::Session(input) => match input {
-            SessionInput::Granted { header, .. } | SessionInput::Confirmed { header, .. } => Some((header, None)),
-            SessionInput::GrantFailed
-            | SessionInput::KeepAliveAnswered { .. }
-            | SessionInput::KeepAliveFailed { .. }
-            | SessionInput::ConfirmFailed { .. }
-            | SessionInput::LeaseUnknown { .. }
-            | SessionInput::Revoked { .. }
-            | SessionInput::RevokeFailed { .. }
-            | SessionInput::ClockJumped => None,
-        },
-        Input::Election(election, input) => match input {
-            ElectionInput::Looked { view, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => {
-                // A value that we cannot read shows nothing, and nobody leads on it.
-                let shown = match &view.generation {
-                    record::Cell::Absent => Some(Generation(0)),
-                    record::Cell::Valid { value, .. } => Some(value.generation),
-                    record::Cell::Corrupt { .. } => None,
-                };
-                Some((&view.header, shown.map(|g| (*election, g))))
-            }
-            ElectionInput::Felt { pulse, .. } => Some((&pulse.header, None)),
-            ElectionInput::Queued { header, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, .. }, .. }
-            | ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { header, .. }, .. } => {
-                Some((header, None))
-            }
-            ElectionInput::LookFailed { .. }
-            | ElectionInput::QueueFailed { .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Failed | ElectOutcome::Unknown, .. }
-            | ElectionInput::HandOverAnswered {
-                outcome: HandOverOutcome::Refused | HandOverOutcome::Unknown, ..
-            }
-            | ElectionInput::RaiseAnswered { .. }
-            | ElectionInput::Sealed { .. }
-            | ElectionInput::KeyDeleted { .. }
-            | ElectionInput::GenerationChanged { .. }
-            | ElectionInput::ControlChanged { .. }
-            | ElectionInput::WatchBroken => None,
-        },
-    }
-}
-
-/// A generation that an input shows to be committed, besides what `linearizable` finds.
-fn shown_generation(input: &ElectionInput) -> Option<Generation> {
-    match input {
-        ElectionInput::GenerationChanged { cell, .. } => cell.value().map(|r| r.generation),
-        ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { record, .. }, .. } => Some(record.generation),
-        ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { record, .. }, .. } => {
-            record.as_ref().map(|r| r.generation)
-        }
-        ElectionInput::ElectAnswered { .. }
-        | ElectionInput::HandOverAnswered { .. }
-        | ElectionInput::Looked { .. }
-        | ElectionInput::Felt { .. }
-        | ElectionInput::LookFailed { .. }
-        | ElectionInput::Queued { .. }
-        | ElectionInput::QueueFailed { .. }
-        | ElectionInput::RaiseAnswered { .. }
-        | ElectionInput::Sealed { .. }
-        | ElectionInput::KeyDeleted { .. }
-        | ElectionInput::ControlChanged { .. }
-        | ElectionInput::WatchBroken => None,
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `listen` binds, `serve` accepts and keeps every connection within its limits, `routes` holds the table of what is
 //! served where, `app` turns a matched request into an answer, and the other modules hold the handlers. A handler sees one
-//! [`Moment`](moment::Moment) (snapshot and clock, read together) and never waits for etcd, but for the questions and verbs
+//! `Moment` (snapshot and clock, read together) and never waits for etcd, but for the questions and verbs
 //! that [`Control`] carries, each bounded by `http.request_timeout`.
 //!
 //! warp routes, hyper serves: warp 0.4 has no timeouts, no TLS and no limit on connections.

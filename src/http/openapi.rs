@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::{Access, Endpoint, ROUTES, Route, Takes};
 
-/// The OpenAPI 3.1 document of everything that the control listener serves.
+/// The `OpenAPI` 3.1 document of everything that the control listener serves.
 pub fn document(version: &str) -> Value {
     let mut paths = Map::new();
     for route in ROUTES {

@@ -80,10 +80,10 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_peer_that_does_not_read_ends_the_write() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut patient = Patient::new(near, Duration::from_secs(3));
+        let mut patient = Patient::new(near, Duration::from_millis(20));
         let failed = patient.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
     }

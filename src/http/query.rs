@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(q.get("election").as_deref(), Some("a-b c"));
         assert_eq!((q.switch("verbose"), q.switch("none")), (Ok(true), Ok(false)));
         assert_eq!((q.number("limit"), q.number("none")), (Ok(Some(7)), Ok(None)));
-        assert_eq!(q.duration("wait"), Ok(Some(Duration::from_secs(60))));
+        assert_eq!(q.duration("wait"), Ok(Some(Duration::from_mins(1))));
         assert_eq!(q.get("bad").as_deref(), Some("%zz%f"));
         assert!(q.number("n").is_err() && q.number("bad").is_err() && q.duration("limit").is_err());
         assert!(q.switch("limit").is_err() && Query::new("n=+7".to_owned()).number("n").is_err());

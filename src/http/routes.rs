@@ -1,5 +1,10 @@
 //! The table of routes: what is served where, and how a path finds its row.
+#![allow(
+    clippy::disallowed_types,
+    reason = "the clock of tokio's own timers, which bound a request and decide nothing else"
+)]
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -185,36 +190,36 @@ struct Target {
 }
 
 /// Finds the row whose template is these parts, one after the other.
-async fn find(parts: [&'static str; 2], name: String, target: Target) -> Result<Target, Rejection> {
+fn find(parts: [&'static str; 2], name: &str, target: Target) -> Ready<Result<Target, Rejection>> {
     let [before, after] = parts;
     let fits = |r: &&Route| {
         r.template.strip_prefix(before).and_then(|t| t.strip_suffix(after)).is_some_and(|middle| middle == name)
     };
-    match ROUTES.iter().find(fits) {
+    ready(match ROUTES.iter().find(fits) {
         Some(route) => Ok(Target { route: Some(route), ..target }),
         None => Err(warp::reject::not_found()),
-    }
+    })
 }
 
 /// One filter for each shape that a path has, the most specific first.
 fn target() -> BoxedFilter<(Target,)> {
     let rest = |tail: Tail| tail.as_str().to_owned();
-    let verb = warp::path!("v1" / "elections" / String / String).and_then(|e, name| {
-        find(["/v1/elections/{election}/", ""], name, Target { election: Some(e), ..Target::default() })
+    let verb = warp::path!("v1" / "elections" / String / String).and_then(|e, name: String| {
+        find(["/v1/elections/{election}/", ""], &name, Target { election: Some(e), ..Target::default() })
     });
     let verb_rest = warp::path!("v1" / "elections" / String / String / ..).and(warp::path::tail().map(rest)).and_then(
-        |e, name, tail| {
-            find(["/v1/elections/{election}/", "/{path}"], name, Target { election: Some(e), tail, route: None })
+        |e, name: String, tail| {
+            find(["/v1/elections/{election}/", "/{path}"], &name, Target { election: Some(e), tail, route: None })
         },
     );
     let status = warp::path!("v1" / "elections" / String)
-        .and_then(|e| find([ELECTION, ""], String::new(), Target { election: Some(e), ..Target::default() }));
-    let v1 = warp::path!("v1" / String).and_then(|name| find(["/v1/", ""], name, Target::default()));
-    let root = warp::path!(String).and_then(|name| find(["/", ""], name, Target::default()));
+        .and_then(|e| find([ELECTION, ""], "", Target { election: Some(e), ..Target::default() }));
+    let v1 = warp::path!("v1" / String).and_then(|name: String| find(["/v1/", ""], &name, Target::default()));
+    let root = warp::path!(String).and_then(|name: String| find(["/", ""], &name, Target::default()));
     let root_rest = warp::path!(String / ..)
         .and(warp::path::tail().map(rest))
-        .and_then(|name, tail| find(["/", "/{path}"], name, Target { tail, ..Target::default() }));
-    let page = warp::path::end().and_then(|| find(["/", ""], String::new(), Target::default()));
+        .and_then(|name: String, tail| find(["/", "/{path}"], &name, Target { tail, ..Target::default() }));
+    let page = warp::path::end().and_then(|| find(["/", ""], "", Target::default()));
     let nothing = warp::any().map(Target::default);
     root.or(verb)
         .unify()
@@ -269,9 +274,20 @@ fn chunks<B: Buf>(body: impl futures_util::Stream<Item = Result<B, warp::Error>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
 
     async fn found(path: &str) -> (Option<&'static str>, Option<String>, String) {
-        let target = warp::test::request().path(path).filter(&target()).await.expect("never rejected");
+        let slot = Arc::new(std::sync::Mutex::new(Target::default()));
+        let keep = Arc::clone(&slot);
+        let service = warp::service(target().map(move |found| {
+            *keep.lock().expect("one at a time") = found;
+            warp::reply()
+        }));
+        let request = hyper::Request::get(path).body(http_body_util::Empty::<hyper::body::Bytes>::new());
+        let routed = TowerToHyperService::new(service).call(request.expect("a request")).await.expect("infallible");
+        assert_eq!(routed.status(), 200, "{path} is rejected by no filter");
+        let target = std::mem::take(&mut *slot.lock().expect("one at a time"));
         (target.route.map(|r| r.template), target.election, target.tail)
     }
 

@@ -130,6 +130,7 @@ fn judge(token: Generation, current: &Current) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use super::Verdict::{Current as Yes, NotIssued, Stale};
     use super::*;
     use crate::clock::Wall;
     use crate::snapshot::LeaderView;
@@ -144,7 +145,6 @@ mod tests {
         };
         let held = Current { generation: Generation(42), leader: Some(ours), foreign: false };
         let verdicts = [0, 1, 41, 42, 43, u64::MAX].map(|t| judge(Generation(t), &held));
-        use Verdict::{Current as Yes, NotIssued, Stale};
         assert_eq!(verdicts, [NotIssued, Stale, Stale, Yes, NotIssued, NotIssued]);
         let vacant = Current { leader: None, ..held.clone() };
         assert_eq!(judge(Generation(42), &vacant), Stale);

@@ -13,7 +13,7 @@ use super::document::leader;
 use crate::control::ControlError;
 
 /// The longest cooldown: a day. Whoever is to stay out for longer is better stopped.
-const LONGEST_COOLDOWN: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_COOLDOWN: Duration = Duration::from_hours(24);
 
 /// The body of `resign`.
 #[derive(Default, Deserialize)]

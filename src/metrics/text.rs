@@ -59,7 +59,9 @@ impl Format {
             }
             Self::OpenMetrics => {
                 let mut page = String::new();
-                families.iter().for_each(|family| open_metrics(&mut page, family));
+                for family in families {
+                    open_metrics(&mut page, family);
+                }
                 page.push_str("# EOF\n");
                 page
             }

@@ -54,8 +54,7 @@ async fn the_least_role_is_enough_and_leadership_outlives_its_tokens() {
     assert_eq!(answer["leader"]["id"], "other", "{answer}");
     let (leader, next) = leader_above(&daemons, generation).await;
     assert_eq!(daemons[leader].id(), "other");
-    let answer = daemons[1].get("/v1/elections/orders/history").await.expect("an answer");
-    assert_eq!(answer.json()["history"][0]["generation"], next, "{}", answer.text());
+    assert_eq!(daemons[1].history().await[0]["generation"], next);
     for daemon in &daemons {
         daemon.sigterm();
         assert!(daemon.wait_exit().await.success(), "it may delete its key and revoke its lease");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use tenure::config::{self, Config, Env, LogFormat, LogLevel, Overrides, Report, Warning};
+use tenure::config::{self, Config, LogFormat, LogLevel, Overrides, Report, Warning};
 
 fn load(yaml: &str, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
     let dir = tempfile::tempdir().expect("a directory");
@@ -14,7 +14,7 @@ fn load(yaml: &str, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Rep
 
 fn env<const N: usize>(pairs: [(&str, &str); N]) -> Overrides {
     let all = pairs.into_iter().chain([("HOSTNAME", "pod-0")]);
-    Overrides { env: Env::from_iter(all), ..Overrides::default() }
+    Overrides { env: all.collect(), ..Overrides::default() }
 }
 
 #[test]

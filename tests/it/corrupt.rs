@@ -165,7 +165,7 @@ async fn odd_keys_in_the_queue_get_their_turn_and_harm_nobody() {
     }
     let mut put = etcd.ctl_command(&["put"]);
     put.arg(OsStr::from_bytes(b"/tenure/elections/orders/\xff\xfe")).arg("no text");
-    assert!(put.status().await.expect("etcdctl runs").success());
+    assert!(put.output().await.expect("etcdctl runs").status.success());
     daemons.push(Daemon::builder("b", &etcd).ttl("2s").start().await);
     eventually("b is queued", async || daemons[1].is_queued().await).await;
     let queue = daemons[1].candidates().await;
@@ -180,7 +180,7 @@ async fn odd_keys_in_the_queue_get_their_turn_and_harm_nobody() {
     }
     let mut delete = etcd.ctl_command(&["del"]);
     delete.arg(OsStr::from_bytes(b"/tenure/elections/orders/\xff\xfe"));
-    assert!(delete.status().await.expect("etcdctl runs").success());
+    assert!(delete.output().await.expect("etcdctl runs").status.success());
     for name in ["", "alike", "deep/er", "7fffffffffffffff", "huge-0", "huge-1"] {
         etcd.ctl(&["del", &format!("{ELECTION}{name}")]).await;
     }

@@ -1,14 +1,27 @@
 //! The one integration binary: the core on paper (transcripts, simulation), and the daemon on the real etcd.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the tests' own deadlines, environment and randomness are not the daemon's, which the bans are for"
+)]
 
 mod auth;
 mod cli_broken_configs;
 mod cli_config;
 mod corrupt;
+mod etcd_edge;
+mod handing_over;
+mod http_limits;
+mod http_metrics;
+mod http_support;
+mod http_table;
 mod members;
 mod recipe;
 mod restore;
+mod rounds;
 mod sim;
 mod smoke;
+mod stepping_down;
 mod support;
 mod transcripts;
 mod unknown;

@@ -33,6 +33,7 @@ pub use daemon::{Daemon, DaemonBuilder, tenure};
 pub use elect::Elect;
 pub use etcd::{Etcd, EtcdBuilder};
 pub use eventually::{DEADLINE, Verdict, eventually, eventually_within};
+pub use http::request;
 pub use http::{Answer, Target};
 pub use logs::scratch;
 pub use member::Member;

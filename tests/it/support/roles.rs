@@ -27,6 +27,12 @@ impl Daemon {
         answer.json()["candidates"].as_array().expect("a list").clone()
     }
 
+    /// The cluster-wide record, newest first.
+    pub async fn history(&self) -> Vec<Value> {
+        let answer = self.control().get("/v1/elections/orders/history").await.expect("an answer");
+        answer.json()["history"].as_array().expect("a list").clone()
+    }
+
     /// The sum of the metric's series whose labels hold all of `labels`: `metric("etcd_requests_total", &["look"])`.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let text = self.get("/metrics").await.expect("an answer").text();

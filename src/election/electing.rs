@@ -1,0 +1,139 @@
+//! How a contest gets to lead: queue, wait, elect.
+
+use super::contest::{Ahead, Bid, Contest, Context, REFUSED_PAUSE, State};
+use super::event::{ElectOutcome, Output};
+use super::ids::{CandidateKey, Generation, LeaseId, Revision};
+use super::leaving::Leaving;
+use super::record::{Cause, Cell, ElectTxn, GenerationRecord};
+use super::role::Reason;
+use crate::clock::Instant;
+
+impl Contest {
+    pub(super) fn queue_if_due(&mut self, ctx: &mut Context<'_>) {
+        let Some(lease) = ctx.session.filter(|_| !ctx.retiring) else { return };
+        if ctx.now < self.queue_at.max(self.retry_at) || self.raising {
+            return;
+        }
+        self.state = State::Queuing { lease };
+        ctx.out.push(Output::Queue { election: self.index, lease });
+    }
+
+    pub(super) fn queued(&mut self, ctx: &mut Context<'_>, lease: LeaseId, created: Revision) {
+        if !matches!(self.state, State::Queuing { lease: asked } if asked == lease) {
+            return;
+        }
+        let key = CandidateKey::of(lease, created);
+        self.become_(ctx, State::Waiting { key, ahead: Ahead::Unknown, bid: Bid::None }, Reason::Queued);
+        self.look_again(ctx.now);
+    }
+
+    /// Whether what is known of the election allows a new leader.
+    pub(super) fn electable(&self) -> bool {
+        let behind = self.seen.generation.value().is_some_and(|r| r.term > self.term);
+        let corrupt = matches!(self.seen.generation, Cell::Corrupt { .. });
+        !self.seen.paused() && !behind && !corrupt && !self.raising
+    }
+
+    pub(super) fn elect_if_due(&mut self, ctx: &mut Context<'_>) {
+        let State::Waiting { key, ahead, bid } = &self.state else { return };
+        let (key, lease) = match ctx.session {
+            // The key hangs on the session's lease; without a usable one nothing may rest on it.
+            Some(lease) => (key.clone(), lease),
+            None => return,
+        };
+        if let Some(record) = self.seen.names(&key) {
+            let record = record.clone();
+            if record.generation > self.spent {
+                self.lead(ctx, key, &record);
+            } else {
+                self.become_(ctx, State::Leaving(Leaving::withdrawal(key, ctx.now)), Reason::Superseded);
+            }
+            return;
+        }
+        let Ahead::Nothing { elect_at } = *ahead else { return };
+        let next = self.next_generation(ctx);
+        if *bid != Bid::None || ctx.now < elect_at.max(self.retry_at) || !self.electable() || next > Generation::MAX {
+            return;
+        }
+        let txn = ElectTxn {
+            lease,
+            created: key.created,
+            generation_modified: self.seen.generation.modified(),
+            control_modified: self.seen.control.modified(),
+            generation: next,
+            term: self.term,
+            leaderless_ms: self.leaderless_ms(ctx.now),
+        };
+        if let State::Waiting { bid, .. } = &mut self.state {
+            *bid = Bid::Sent;
+        }
+        ctx.out.push(Output::Elect { election: self.index, txn });
+    }
+
+    /// Above everything that was ever seen: in etcd, or remembered from a history that etcd has lost.
+    pub(super) fn next_generation(&self, ctx: &Context<'_>) -> Generation {
+        let revision = if ctx.by_revision { u64::try_from(self.seen.revision.0).unwrap_or(0) } else { 0 };
+        self.seen.newest().max(ctx.floor).max(Generation(revision)).next()
+    }
+
+    pub(super) fn leaderless_ms(&self, now: Instant) -> u64 {
+        let since = self.seen.vacant_since.filter(|_| self.seen.newest() > Generation(0));
+        since.map_or(0, |since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn elect_answered(&mut self, ctx: &mut Context<'_>, asked: &CandidateKey, outcome: ElectOutcome) {
+        let waiting = match &mut self.state {
+            State::Waiting { key, bid, .. } if key == asked => Some(bid),
+            // Named by the watch before the answer came, or already leaving: only what was read is news.
+            State::Leading { key, .. } | State::Leaving(Leaving { key, .. }) if key == asked => None,
+            State::Observing
+            | State::Out
+            | State::Queuing { .. }
+            | State::Waiting { .. }
+            | State::Leading { .. }
+            | State::Leaving(_) => return,
+        };
+        match (outcome, waiting) {
+            (ElectOutcome::Won { header, record, queue }, waiting) => {
+                let waiting = waiting.is_some();
+                let cell = Cell::Valid { value: record.clone(), modified: header.revision };
+                self.seen.replace_generation(cell, header.revision, ctx.now);
+                self.seen.queued = self.seen.queued.max(queue.len());
+                self.seen.queue = queue;
+                if waiting {
+                    self.lead(ctx, asked.clone(), &record);
+                }
+            }
+            (ElectOutcome::Refused { view }, Some(bid)) => {
+                *bid = Bid::None;
+                if view.header.revision < self.seen.revision {
+                    self.look_again(ctx.now);
+                } else {
+                    self.apply(ctx, &view);
+                }
+            }
+            (ElectOutcome::Failed, Some(bid)) => {
+                *bid = Bid::None;
+                self.retry_at = ctx.now + REFUSED_PAUSE;
+                self.look_again(ctx.now);
+            }
+            (ElectOutcome::Unknown, Some(bid)) => {
+                *bid = Bid::Unresolved { after: self.look.round };
+                self.look_again(ctx.now);
+            }
+            (ElectOutcome::Refused { .. } | ElectOutcome::Failed | ElectOutcome::Unknown, None) => {}
+        }
+    }
+
+    /// Etcd holds a record that names our key, and the guard holds: we lead.
+    pub(super) fn lead(&mut self, ctx: &mut Context<'_>, key: CandidateKey, record: &GenerationRecord) {
+        assert!(record.generation > self.spent, "a token is never issued twice");
+        let reason = match record.cause {
+            Cause::HandedOver => Reason::HandedOver,
+            Cause::Elected | Cause::Raised => Reason::Elected,
+        };
+        self.spent = record.generation;
+        self.become_(ctx, State::Leading { key, generation: record.generation }, reason);
+        self.watch(ctx);
+    }
+}

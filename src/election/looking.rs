@@ -1,0 +1,134 @@
+//! How a contest learns what etcd holds: full looks, cheap feels, and what to watch in between.
+
+use std::time::Duration;
+
+use super::contest::{Ahead, Bid, Contest, Context, State};
+use super::event::Output;
+use super::ids::{CandidateKey, Generation, Revision};
+use super::record::{Cell, Pulse, View};
+use crate::clock::Instant;
+
+impl Contest {
+    /// Asks for a full look, as soon as none is under way.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if self.look.asked {
+            // What is under way may have been read too early to count.
+            self.look.round.0 += 1;
+            self.look.asked = false;
+        }
+        self.look.full = true;
+        self.look.next_at = now;
+    }
+
+    /// Whether a full look is still to come.
+    pub(super) const fn looking(&self) -> bool {
+        self.look.full
+    }
+
+    pub(super) fn look_if_due(&mut self, ctx: &mut Context<'_>) {
+        if self.look.asked || self.look.next_at > ctx.now {
+            return;
+        }
+        self.look.round.0 += 1;
+        self.look.asked = true;
+        let (election, round) = (self.index, self.look.round);
+        // Without a known leader only a full look tells who heads the queue.
+        let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
+        if self.look.full || !known {
+            let lease = self.key().and(ctx.lease);
+            ctx.out.push(Output::Look { election, round, lease });
+        } else {
+            let suffixes = self.relied_on().into_iter().map(|k| k.suffix).collect();
+            ctx.out.push(Output::Feel { election, round, suffixes });
+        }
+    }
+
+    pub(super) fn looked(&mut self, ctx: &mut Context<'_>, view: &View) {
+        self.look.asked = false;
+        if view.header.revision < self.seen.revision {
+            // Watch events were faster than this look, so it knows less than we do.
+            self.look_again(ctx.now);
+            return;
+        }
+        self.apply(ctx, view);
+    }
+
+    /// Takes over a view: from a look, or from an elect transaction that was refused.
+    pub(super) fn apply(&mut self, ctx: &mut Context<'_>, view: &View) {
+        self.seen.replace(ctx.now, view);
+        let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
+        let period = if known { ctx.timing.ttl() } else { ctx.timing.ttl() / 5 };
+        self.look.full = false;
+        self.look.next_at = ctx.now + period;
+        ctx.out.push(Output::Publish);
+        if self.key().is_some_and(|key| view.own.as_ref() != Some(key) && key.created <= view.header.revision) {
+            self.own_key_gone(ctx);
+            return;
+        }
+        if self.key().is_some_and(|key| view.own.as_ref() != Some(key)) {
+            // Older than our own key.
+            self.look_again(ctx.now);
+            return;
+        }
+        if let State::Waiting { ahead, bid, .. } = &mut self.state {
+            let grace = if self.seen.newest() == Generation(0) { Duration::ZERO } else { ctx.timing.vacancy_grace() };
+            *ahead = match (&view.ahead, &*ahead) {
+                (Some(next), _) => {
+                    Ahead::Key { key: next.clone(), head: view.queue.first().is_some_and(|h| h.key == *next) }
+                }
+                (None, Ahead::Nothing { elect_at }) => Ahead::Nothing { elect_at: *elect_at },
+                (None, Ahead::Unknown | Ahead::Key { .. }) => Ahead::Nothing { elect_at: ctx.now + grace },
+            };
+            if let Bid::Unresolved { after } = bid
+                && self.look.round > *after
+            {
+                *bid = Bid::None;
+            }
+        }
+        if let State::Leaving(leaving) = &mut self.state {
+            leaving.looked();
+        }
+        self.watch(ctx);
+    }
+
+    pub(super) fn felt(&mut self, ctx: &mut Context<'_>, pulse: &Pulse) {
+        self.look.asked = false;
+        self.look.next_at = ctx.now + ctx.timing.ttl();
+        let keys = self.relied_on();
+        let same = |k: &CandidateKey| pulse.keys.iter().any(|seen| seen == k);
+        let fits = pulse.generation == self.seen.generation.modified() && pulse.control == self.seen.control.modified();
+        if !fits || !keys.iter().all(same) {
+            // Either an event is still on its way, or the watch keeps silent about it.
+            self.look_again(ctx.now);
+        }
+    }
+
+    pub(super) fn relied_on(&self) -> Vec<CandidateKey> {
+        let ahead = match &self.state {
+            State::Waiting { ahead: Ahead::Key { key, .. }, .. } => Some(key),
+            State::Observing
+            | State::Out
+            | State::Queuing { .. }
+            | State::Waiting { .. }
+            | State::Leading { .. }
+            | State::Leaving(_) => None,
+        };
+        self.seen.relied_on(self.key(), ahead)
+    }
+
+    pub(super) fn watch(&self, ctx: &mut Context<'_>) {
+        if !self.look.full {
+            ctx.out.push(Output::Watch { election: self.index, plan: self.seen.plan(&self.relied_on()) });
+        }
+    }
+
+    pub(super) fn raise_if_below_floor(&mut self, ctx: &mut Context<'_>) {
+        let known = self.seen.viewed > Revision(0) && !self.look.full;
+        let corrupt = matches!(self.seen.generation, Cell::Corrupt { .. });
+        if known && !self.raising && !corrupt && self.seen.newest() < ctx.floor {
+            self.raising = true;
+            let (at_least, modified) = (ctx.floor, self.seen.generation.modified());
+            ctx.out.push(Output::Raise { election: self.index, at_least, modified });
+        }
+    }
+}
