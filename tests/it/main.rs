@@ -5,6 +5,7 @@
     reason = "the tests' own deadlines, environment and randomness are not the daemon's, which the bans are for"
 )]
 
+mod bad_input;
 mod cli_broken_configs;
 mod cli_config;
 mod etcd_edge;
@@ -17,4 +18,6 @@ mod rounds;
 mod sim;
 mod stepping_down;
 mod support;
+#[path = "../tidy.rs"]
+mod tidy;
 mod transcripts;
