@@ -162,6 +162,12 @@ impl Publisher {
         self.sender.send_replace(Arc::new(snapshot));
     }
 
+    /// The role and own generation that readers see now.
+    #[must_use]
+    pub fn shown(&self, election: ElectionIndex) -> Option<(Role, Option<Generation>)> {
+        self.sender.borrow().elections.get(election.0).map(|e| (e.role, e.own))
+    }
+
     /// The end of the last promise given in this election.
     ///
     /// Call it only after a snapshot that does not lead it was published: then no later promise follows, because

@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(keys(spec(2_000, 250, 1_000)), None, "etcd's floor is accepted");
         assert_eq!(keys(spec(1_000, 250, 1_000)), Some(vec!["ttl"]));
         assert_eq!(keys(spec(2_500, 250, 1_000)), Some(vec!["ttl"]));
-        assert_eq!(keys(spec(2_000, 900, 1_000)), Some(vec!["slack", "promise"]));
+        assert_eq!(keys(spec(2_000, 1_000, 1_000)), Some(vec!["slack", "promise"]));
         assert_eq!(keys(spec(10_000, 250, 9_700)), Some(vec!["promise"]));
     }
 }

@@ -191,7 +191,9 @@ pub enum ElectOutcome {
     Won {
         /// Of the answer; `revision` is the commit's.
         header: Header,
-        /// The queue behind, as far as the transaction read it.
+        /// What it wrote.
+        record: GenerationRecord,
+        /// The queue, us at its head, as far as the transaction read it.
         queue: Vec<QueueEntry>,
     },
     /// A compare failed; here is what was compared.
@@ -212,6 +214,8 @@ pub enum HandOverOutcome {
     Done {
         /// Of the answer; `revision` is the commit's.
         header: Header,
+        /// What it wrote, where it named a successor.
+        record: Option<GenerationRecord>,
     },
     /// A compare failed, or etcd refused it without applying it: look again.
     Refused,
@@ -265,6 +269,8 @@ pub enum Output {
         lease: LeaseId,
         /// Names this round.
         round: Round,
+        /// The last answer was not confirmed: another member is to be asked, for that one may follow a deposed leader.
+        elsewhere: bool,
     },
     /// Read the own keys, linearizably: the renewal counts only then.
     Confirm {

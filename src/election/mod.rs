@@ -1,6 +1,438 @@
+//! The core: who leads, decided without a clock, I/O, async, randomness or errors.
+//!
+//! The caller owns time and the world. The contract:
+//!
+//! 1. Every event goes to [`Core::handle`] with the time at which it is handled; time never runs backwards.
+//! 2. Then [`Core::poll_output`] is drained, and each output carried out *in order*: [`Output::Publish`] comes before the
+//!    effects that follow it. A request ends in exactly one answering input, within bounded time; but after
+//!    [`Output::Rewound`] no answer to an earlier request may follow.
+//! 3. No later than [`Core::poll_timeout`], `handle` is called again, with [`Input::Tick`] if nothing else happened.
+//!
+//! | role | becomes | when |
+//! |---|---|---|
+//! | follower | candidate | its key is in the queue |
+//! | candidate | leader | its elect transaction committed, or a hand-over named it; and the guard holds |
+//! | candidate | follower | guard passed, lease or key lost, history rewound, draining, stopping |
+//! | leader | follower | guard passed, lease or key lost, superseded, clocks jumped, history rewound, resigned, draining, stopping |
+//!
+//! An observer stays one. Any other edge is a bug, and asserts. Leadership itself is judged by readers, against the guard.
+
+mod contest;
 pub mod event;
 pub mod guard;
 pub mod ids;
+mod leaving;
 pub mod promise;
+pub mod ratchet;
 pub mod record;
 pub mod role;
+mod seen;
+mod session;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use self::contest::{Contest, Context, State};
+use self::event::{Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, SessionInput};
+use self::guard::Guard;
+use self::ids::{ElectionIndex, Generation, LeaseId, Revision};
+use self::leaving::Release;
+use self::ratchet::Ratchet;
+use self::record::{GenerationRecord, Header, HighWater, Holder};
+use self::role::{Reason, Role};
+use self::session::{Effect, Session};
+use crate::clock::Instant;
+use crate::timing::Timing;
+
+/// What the core is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// All of its timing.
+    pub timing: Timing,
+    /// For each election, whether it is only observed.
+    pub observe: Vec<bool>,
+    /// Whether generations follow the store's revision.
+    pub by_revision: bool,
+    /// What an earlier run remembered.
+    pub remembered: Option<HighWater>,
+}
+
+/// One session and the elections on it.
+#[derive(Clone, Debug)]
+pub struct Core {
+    timing: Timing,
+    by_revision: bool,
+    session: Session,
+    contests: Vec<Contest>,
+    ratchet: Ratchet,
+    draining: bool,
+    stopping: Option<Instant>,
+    stopped: bool,
+    /// The time of the newest input: what was due by then has been seen to.
+    now: Instant,
+    outputs: VecDeque<Output>,
+}
+
+/// The session, for readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionState {
+    /// The lease.
+    pub lease: LeaseId,
+    /// As etcd granted it.
+    pub ttl: Duration,
+    /// What the newest confirmed renewal earned.
+    pub guard: Guard,
+}
+
+/// One election, for readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing<'a> {
+    /// The role as decided; whether a leader still leads is for the guard to say.
+    pub role: Role,
+    /// The own generation while leading.
+    pub own: Option<Generation>,
+    /// Why the role is what it is.
+    pub reason: Reason,
+    /// The newest generation seen.
+    pub observed: Generation,
+    /// The term recorded with it.
+    pub term: u64,
+    /// The leader that etcd names, while its key stands.
+    pub leader: Option<(&'a GenerationRecord, &'a Holder)>,
+    /// Whether a foreign client leads.
+    pub foreign: bool,
+    /// Whether new elections are paused.
+    pub paused: bool,
+    /// Place in the queue, 0 for its head; `None` while not queued or not known.
+    pub queue_position: Option<usize>,
+    /// Length of the queue.
+    pub queued: usize,
+    /// The newest revision that contributed; 0 before the first contact.
+    pub revision: Revision,
+}
+
+impl Core {
+    /// A daemon that has just started.
+    #[must_use]
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let Settings { timing, observe, by_revision, remembered } = settings;
+        let session = if observe.iter().all(|o| *o) { Session::none() } else { Session::new(now) };
+        let contest = |(i, observe): (usize, &bool)| Contest::new(ElectionIndex(i), *observe, now);
+        Self {
+            timing,
+            by_revision,
+            session,
+            ratchet: Ratchet::new(observe.len(), remembered),
+            contests: observe.iter().enumerate().map(contest).collect(),
+            draining: false,
+            stopping: None,
+            stopped: false,
+            now,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Applies one input. Reads no clock, does no I/O, cannot fail.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        debug_assert!(now >= self.now, "time runs backwards");
+        self.now = now;
+        let mut out = Vec::new();
+        let remembered = self.ratchet.high_water().generations;
+        // First: a late renewal must not revive a guard that has lapsed.
+        let mut revoke = Vec::new();
+        let expired = self.session.expire(now, &mut revoke);
+        self.take_effect(now, expired, &mut out);
+        out.append(&mut revoke);
+        if self.fits(now, &input, &mut out) {
+            self.apply(now, input, &mut out);
+        }
+        self.advance(now, &mut out);
+        if self.ratchet.high_water().generations != remembered {
+            out.push(Output::Remember(self.ratchet.high_water()));
+        }
+        self.outputs.extend(publish_first(out));
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call `handle` again at the latest: always later than the newest input, since what is due and still undone
+    /// waits for an answer, not for time.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let retiring = self.draining || self.stopping.is_some();
+        let usable = self.session.alive().is_some();
+        let contests = self.contests.iter().filter_map(|c| c.wake_at(usable, retiring));
+        let stop = self.stopping.filter(|_| !self.stopped);
+        contests.chain(self.session.wake_at()).chain(stop).filter(|at| *at > self.now).min()
+    }
+
+    /// The session, while there is one.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionState> {
+        self.session.alive().map(|a| SessionState { lease: a.lease, ttl: a.ttl, guard: a.guard })
+    }
+
+    /// Whether a drain or a stop has begun.
+    #[must_use]
+    pub const fn draining(&self) -> bool {
+        self.draining || self.stopping.is_some()
+    }
+
+    /// One election.
+    #[must_use]
+    pub fn standing(&self, election: ElectionIndex) -> Standing<'_> {
+        let contest = &self.contests[election.0];
+        let seen = &contest.seen;
+        let queued = contest.key().filter(|_| matches!(contest.role(), Role::Leader | Role::Candidate));
+        Standing {
+            role: contest.role(),
+            own: Some(contest.own()).filter(|own| *own > Generation(0)),
+            reason: contest.reason,
+            observed: seen.newest(),
+            term: seen.generation.value().map_or(0, |r| r.term),
+            leader: seen.leader(),
+            foreign: seen.foreign.is_some(),
+            paused: seen.paused(),
+            queue_position: queued.and_then(|key| seen.queue.iter().position(|e| e.key == *key)),
+            queued: seen.queued,
+            revision: seen.revision,
+        }
+    }
+
+    /// What to remember across a restart.
+    #[must_use]
+    pub fn high_water(&self) -> HighWater {
+        self.ratchet.high_water()
+    }
+
+    fn apply(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Tick => {}
+            Input::Session(input) => {
+                let revision =
+                    if let SessionInput::Confirmed { header, .. } = &input { header.revision } else { Revision(0) };
+                let contests = &self.contests;
+                let with_keys = || contests.iter().filter(|c| c.key().is_some()).map(|c| c.index).collect();
+                match self.session.handle(now, input, &self.timing, with_keys, out) {
+                    Effect::Keys(keys) => {
+                        out.push(Output::Publish); // The guard grew.
+                        for key in keys {
+                            self.contest(now, key.election, out, |c, ctx| c.own_key_seen(ctx, key.created, revision));
+                        }
+                    }
+                    effect => self.take_effect(now, effect, out),
+                }
+            }
+            Input::Election(election, input) => {
+                if let Some(seen) = shown_generation(&input) {
+                    self.ratchet.raise(now, election, seen);
+                }
+                self.contest(now, election, out, |c, ctx| c.handle(ctx, input));
+            }
+            Input::Command(command) => self.command(now, command, out),
+        }
+    }
+
+    fn command(&mut self, now: Instant, command: Command, out: &mut Vec<Output>) {
+        match command {
+            Command::Resign { election, ticket, cooldown } => {
+                self.contest(now, election, out, |c, ctx| c.resign(ctx, ticket, cooldown));
+            }
+            Command::Drained { election } => self.contest(now, election, out, Contest::drained),
+            Command::Drain => {
+                self.draining = true;
+                self.step_down_all(now, Reason::Drained, Release::Held, out);
+                out.push(Output::Publish);
+            }
+            Command::Shutdown { deadline } => {
+                self.stopping = Some(self.stopping.map_or(deadline, |d| d.min(deadline)));
+                self.step_down_all(now, Reason::Shutdown, Release::WhenSafe, out);
+                out.push(Output::Publish);
+            }
+        }
+    }
+
+    fn take_effect(&mut self, now: Instant, effect: Effect, out: &mut Vec<Output>) {
+        match effect {
+            Effect::None | Effect::Keys(_) => {}
+            Effect::Began => out.push(Output::Publish),
+            Effect::Ended(reason) => {
+                for i in 0..self.contests.len() {
+                    self.contest(now, ElectionIndex(i), out, |c, ctx| c.session_ended(ctx, reason));
+                }
+                out.push(Output::Publish);
+            }
+            Effect::Suspended => {
+                self.step_down_all(now, Reason::ClockJumped, Release::WhenSafe, out);
+                out.push(Output::Publish);
+            }
+        }
+    }
+
+    fn step_down_all(&mut self, now: Instant, reason: Reason, release: Release, out: &mut Vec<Output>) {
+        for i in 0..self.contests.len() {
+            self.contest(now, ElectionIndex(i), out, |c, ctx| {
+                if let State::Leading { key, generation } = &c.state {
+                    let (key, generation) = (key.clone(), *generation);
+                    c.step_down(ctx, key, generation, reason, release);
+                }
+            });
+        }
+    }
+
+    /// Holds a linearizable answer against the ratchet. When history went backwards, everything begins anew, and the answer
+    /// itself, which belongs to requests of the lost history, is dropped.
+    fn fits(&mut self, now: Instant, input: &Input, out: &mut Vec<Output>) -> bool {
+        let Some((header, shown)) = linearizable(input) else { return true };
+        let fits = self.ratchet.header_fits(now, header)
+            && shown.is_none_or(|(e, seen)| self.ratchet.generation_fits(now, header, e, seen));
+        if !fits {
+            let remembered = self.ratchet.high_water();
+            self.ratchet.begin_anew(now, header);
+            self.session.abandon(now);
+            for i in 0..self.contests.len() {
+                self.contest(now, ElectionIndex(i), out, Contest::begin_anew);
+            }
+            out.push(Output::Publish);
+            out.push(Output::Rewound { remembered, seen: *header });
+        }
+        fits
+    }
+
+    /// Everything that time, or what was just learnt, makes due.
+    fn advance(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for i in 0..self.contests.len() {
+            let election = ElectionIndex(i);
+            self.contest(now, election, out, Contest::advance);
+            let own = self.contests[i].own();
+            self.ratchet.raise(now, election, own);
+        }
+        if let Some(deadline) = self.stopping {
+            self.stop(now, deadline, out);
+        } else {
+            self.session.advance(now, &self.timing, out);
+        }
+    }
+
+    fn stop(&mut self, now: Instant, deadline: Instant, out: &mut Vec<Output>) {
+        if self.stopped {
+            return;
+        }
+        if self.contests.iter().all(Contest::idle) {
+            self.session.close(out);
+        } else {
+            // Promises are still running out, so the lease is still needed.
+            self.session.advance(now, &self.timing, out);
+        }
+        let closed = self.session.closed();
+        if closed.is_some() || deadline <= now {
+            self.stopped = true;
+            out.push(Output::Remember(self.ratchet.high_water()));
+            out.push(Output::Stopped { clean: closed == Some(true) });
+        }
+    }
+
+    fn contest(
+        &mut self,
+        now: Instant,
+        election: ElectionIndex,
+        out: &mut Vec<Output>,
+        act: impl FnOnce(&mut Contest, &mut Context<'_>),
+    ) {
+        let mut ctx = Context {
+            now,
+            timing: &self.timing,
+            session: self.session.usable(now),
+            retiring: self.draining || self.stopping.is_some(),
+            stopping: self.stopping.is_some(),
+            floor: self.ratchet.floor(election),
+            by_revision: self.by_revision,
+            out,
+        };
+        if let Some(contest) = self.contests.get_mut(election.0) {
+            act(contest, &mut ctx);
+        }
+    }
+}
+
+/// Keeps one publication, before everything else: the caller publishes the state as it is after the whole input, so one is
+/// enough, and no effect may precede it.
+fn publish_first(out: Vec<Output>) -> impl Iterator<Item = Output> {
+    let publish = out.iter().any(|o| *o == Output::Publish).then_some(Output::Publish);
+    publish.into_iter().chain(out.into_iter().filter(|o| *o != Output::Publish))
+}
+
+/// The header of an answer that went through raft or a quorum read, and the generation that it showed, if it showed one.
+fn linearizable(input: &Input) -> Option<(&Header, Option<(ElectionIndex, Generation)>)> {
+    match input {
+        // A keep-alive's answer is no quorum read: a deposed leader's may come from an older history, or term.
+        Input::Tick | Input::Command(_) => None,
+        Input::Session(input) => match input {
+            SessionInput::Granted { header, .. } | SessionInput::Confirmed { header, .. } => Some((header, None)),
+            SessionInput::GrantFailed
+            | SessionInput::KeepAliveAnswered { .. }
+            | SessionInput::KeepAliveFailed { .. }
+            | SessionInput::ConfirmFailed { .. }
+            | SessionInput::LeaseUnknown { .. }
+            | SessionInput::Revoked { .. }
+            | SessionInput::RevokeFailed { .. }
+            | SessionInput::ClockJumped => None,
+        },
+        Input::Election(election, input) => match input {
+            ElectionInput::Looked { view, .. }
+            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => {
+                // A value that we cannot read shows nothing, and nobody leads on it.
+                let shown = match &view.generation {
+                    record::Cell::Absent => Some(Generation(0)),
+                    record::Cell::Valid { value, .. } => Some(value.generation),
+                    record::Cell::Corrupt { .. } => None,
+                };
+                Some((&view.header, shown.map(|g| (*election, g))))
+            }
+            ElectionInput::Felt { pulse, .. } => Some((&pulse.header, None)),
+            ElectionInput::Queued { header, .. }
+            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, .. }, .. }
+            | ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { header, .. }, .. } => {
+                Some((header, None))
+            }
+            ElectionInput::LookFailed { .. }
+            | ElectionInput::QueueFailed { .. }
+            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Failed | ElectOutcome::Unknown, .. }
+            | ElectionInput::HandOverAnswered {
+                outcome: HandOverOutcome::Refused | HandOverOutcome::Unknown, ..
+            }
+            | ElectionInput::RaiseAnswered { .. }
+            | ElectionInput::Sealed { .. }
+            | ElectionInput::KeyDeleted { .. }
+            | ElectionInput::GenerationChanged { .. }
+            | ElectionInput::ControlChanged { .. }
+            | ElectionInput::WatchBroken => None,
+        },
+    }
+}
+
+/// A generation that an input shows to be committed, besides what `linearizable` finds.
+fn shown_generation(input: &ElectionInput) -> Option<Generation> {
+    match input {
+        ElectionInput::GenerationChanged { cell, .. } => cell.value().map(|r| r.generation),
+        ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { record, .. }, .. } => Some(record.generation),
+        ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { record, .. }, .. } => {
+            record.as_ref().map(|r| r.generation)
+        }
+        ElectionInput::ElectAnswered { .. }
+        | ElectionInput::HandOverAnswered { .. }
+        | ElectionInput::Looked { .. }
+        | ElectionInput::Felt { .. }
+        | ElectionInput::LookFailed { .. }
+        | ElectionInput::Queued { .. }
+        | ElectionInput::QueueFailed { .. }
+        | ElectionInput::RaiseAnswered { .. }
+        | ElectionInput::Sealed { .. }
+        | ElectionInput::KeyDeleted { .. }
+        | ElectionInput::ControlChanged { .. }
+        | ElectionInput::WatchBroken => None,
+    }
+}

@@ -1,0 +1,119 @@
+# `make` lists the targets. Everything that runs here needs Rust (rustup), protoc, and for the tests Go or an etcd.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Tools that `make tools` builds live with the build, not on the machine.
+TOOLS := $(CURDIR)/target/tools
+export PATH := $(TOOLS)/bin:$(PATH)
+
+CARGO_DENY := 0.20.2
+
+# Integration tests start servers and measure deadlines: more at once than this and they measure each other. Each test
+# mostly waits, so this is not the number of cores.
+TEST_THREADS ?= 4
+
+# Where the tests find etcd; a line of shell, for recipes that need it. In two steps: `eval "$(…)"` hides a failure.
+ETCD_ENV = exports=$$(dev/etcd env); eval "$$exports"
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: protoc ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
+	$(CARGO) build --quiet --locked --release
+	etcd=$$(dev/etcd path); \
+	ETCD_BIN="$$etcd/etcd" exec "$${CARGO_TARGET_DIR:-target}/release/tenure" demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+.PHONY: check verify
+check: protoc ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	$(MAKE) --no-print-directory test-inside
+verify: check
+
+.PHONY: test
+test: check test-it test-smoke doc deny ## everything that CI holds a change to
+
+.PHONY: test-full
+test-full: check test-it-all doc deny ## as `test`, with all integration tests on each version of etcd
+
+# Unit, transcript, property and tidiness tests: every test target but `it`, whatever there is.
+.PHONY: test-inside
+test-inside: protoc
+	$(CARGO) test --locked --lib --bins
+	tests=$$($(CARGO) metadata --locked --no-deps --format-version 1 | \
+	    jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "it") | "--test", .name'); \
+	[[ -z $$tests ]] || $(CARGO) test --locked $$tests
+	$(CARGO) test --locked --doc
+
+.PHONY: test-it
+test-it: protoc ## integration tests on etcd 3.6; TEST=name runs those that match
+	$(ETCD_ENV); $(CARGO) test --locked --test it $(TEST) -- --test-threads $(TEST_THREADS)
+
+.PHONY: test-smoke
+test-smoke: protoc ## the smoke set on etcd 3.4 and 3.5
+	$(ETCD_ENV); for series in 3.4 3.5; do \
+	    echo "smoke set on etcd $$series"; \
+	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it smoke:: -- --test-threads $(TEST_THREADS); \
+	done
+
+.PHONY: test-it-all
+test-it-all: protoc
+	$(ETCD_ENV); for series in 3.4 3.5 3.6; do \
+	    echo "integration tests on etcd $$series"; \
+	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it -- --test-threads $(TEST_THREADS); \
+	done
+
+.PHONY: doc
+doc: protoc ## the documentation, with warnings as errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
+
+# Advisories need a fresh database from the network, so they are a target of their own: a build must not turn red on a
+# day when nothing here changed.
+.PHONY: deny
+deny: cargo-deny ## licences, duplicates and sources of the dependencies
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: audit
+audit: cargo-deny ## known vulnerabilities of the dependencies; needs the RustSec database (github.com)
+	$(CARGO) deny --locked check advisories
+
+.PHONY: footprint
+footprint: protoc ## memory, CPU, raft proposals when idle, and the size of the binary
+	dev/footprint
+
+.PHONY: fmt
+fmt: ## format the code
+	$(CARGO) fmt
+
+.PHONY: etcd
+etcd: ## find or make etcd 3.4, 3.5 and 3.6 for the tests
+	dev/etcd env >/dev/null
+
+.PHONY: tools
+tools: protoc jq cargo-deny etcd ## everything that the other targets need
+
+.PHONY: protoc
+protoc:
+	@[[ -n "$${PROTOC:-}" ]] || type -P protoc >/dev/null || { \
+	    echo 'protoc is missing, and etcd-client needs it to build: apt-get install protobuf-compiler libprotobuf-dev,' \
+	        'or set PROTOC to the binary of https://github.com/protocolbuffers/protobuf/releases' >&2; exit 1; }
+
+.PHONY: jq
+jq:
+	@type -P jq >/dev/null || { echo 'jq is missing: apt-get install jq' >&2; exit 1; }
+test-inside: jq
+
+# Built for use here, not for speed: a minute and a half on two cores instead of several. Without its default features
+# it needs no C libraries.
+.PHONY: cargo-deny
+cargo-deny:
+	@[[ $$(cargo-deny --version 2>/dev/null) == 'cargo-deny $(CARGO_DENY)' ]] || { \
+	    echo 'building cargo-deny $(CARGO_DENY), once' >&2; \
+	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	    CARGO_TARGET_DIR=$(TOOLS)/build $(CARGO) install --quiet --locked --no-default-features --root $(TOOLS) \
+	        cargo-deny@$(CARGO_DENY); rm -rf $(TOOLS)/build; }

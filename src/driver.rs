@@ -1,0 +1,511 @@
+//! The one loop: next event → core → outputs, in order.
+//!
+//! It never waits for etcd: each request is a bounded task that comes back as an input. What readers see is published
+//! before anything that follows from it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::audit::Audit;
+use crate::clock::{self, Hlc, HlcClock, Instant, Reading, Wall};
+use crate::control::{AuditLine, ControlError, Current, Heartbeat, HistoryRecord, Page, Request};
+use crate::election::event::{Command, ElectionInput, Input, Output, Reply, SessionInput, Ticket, Transition};
+use crate::election::ids::{ElectionIndex, ElectionName, Generation};
+use crate::election::record::View;
+use crate::election::role::Role;
+use crate::election::{Core, Standing};
+use crate::etcd::{Etcd, Stamp, Watcher};
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::snapshot::{ElectionView, LeaderView, Publisher, SessionView, Snapshot};
+
+/// Events that may wait for the loop. Tasks and the watch wait for room; nothing is dropped.
+const EVENTS: usize = 1024;
+/// The loop turns at least this often: it is what `/livez` asks for, and how a jump of the clocks is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// History is trimmed at our first election of a run and at every so many generations.
+const TRIM_EVERY: u64 = 16;
+/// Room for the requests of a stop, on top of promises running out: a hand-over, a look at its outcome, a revoke.
+const STOP_REQUESTS: u32 = 3;
+
+type Resigned = oneshot::Sender<Result<Option<LeaderView>, ControlError>>;
+
+/// What the driver is built from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The candidate's id.
+    pub id: String,
+    /// The elections, in the order of the configuration.
+    pub elections: Vec<ElectionName>,
+    /// The state machine.
+    pub core: Core,
+    /// The way to etcd.
+    pub etcd: Etcd,
+    /// What readers see.
+    pub publisher: Publisher,
+    /// Requests from HTTP and signals.
+    pub requests: mpsc::Receiver<Request>,
+    /// Shows that the loop turns.
+    pub heartbeat: Heartbeat,
+    /// Role changes go here.
+    pub audit: Audit,
+    /// The high-water mark's place on disk.
+    pub memory: Option<Memory>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// A jump of the wall clock beyond this ends the guard.
+    pub max_jump: Duration,
+    /// The longest promise.
+    pub promise: Duration,
+    /// Limit of one request to etcd.
+    pub request_timeout: Duration,
+    /// History records of each election that are kept.
+    pub history_limit: u64,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub struct Driver {
+    parts: Parts,
+    inputs: mpsc::Receiver<Input>,
+    sender: mpsc::Sender<Input>,
+    watcher: Watcher,
+    tasks: JoinSet<()>,
+    questions: JoinSet<()>,
+    resigning: BTreeMap<Ticket, Resigned>,
+    tickets: u64,
+    hlc: HlcClock,
+    notes: Vec<Note>,
+    offset_ms: i64,
+    etcd_seen: Option<Instant>,
+    seq: u64,
+    stopped: Option<bool>,
+}
+
+/// What the driver remembers of an election besides the core, for readers and metrics.
+#[derive(Clone, Debug)]
+struct Note {
+    since: Wall,
+    hlc: Hlc,
+    last_update: Option<Wall>,
+    observed: Generation,
+    /// When the vacancy that an elect transaction fills was seen.
+    vacant: Option<Instant>,
+    /// When we stopped acting, until the hand-over has committed.
+    left: Option<Instant>,
+    trimmed: bool,
+}
+
+impl Driver {
+    /// Builds the loop; it turns when [`Driver::run`] is awaited.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let (sender, inputs) = mpsc::channel(EVENTS);
+        let mut hlc = HlcClock::default();
+        let started = clock::wall();
+        let note = Note {
+            since: started,
+            hlc: hlc.tick(started),
+            last_update: None,
+            observed: Generation(0),
+            vacant: None,
+            left: None,
+            trimmed: false,
+        };
+        Self {
+            watcher: parts.etcd.watch(sender.clone()),
+            notes: vec![note; parts.elections.len()],
+            offset_ms: clock::reading().offset_ms,
+            tasks: JoinSet::new(),
+            questions: JoinSet::new(),
+            resigning: BTreeMap::new(),
+            tickets: 0,
+            etcd_seen: None,
+            seq: 0,
+            stopped: None,
+            parts,
+            inputs,
+            sender,
+            hlc,
+        }
+    }
+
+    /// Turns until stopped. `true` when nothing of ours is left in etcd.
+    ///
+    /// # Panics
+    /// When one of its tasks panicked: a half-dead leader is worse than none.
+    pub async fn run(mut self) -> bool {
+        self.handle(Input::Tick);
+        loop {
+            if let Some(clean) = self.stopped {
+                return clean;
+            }
+            let now = clock::now();
+            let due = self.parts.core.poll_timeout().map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP);
+            tokio::select! {
+                Some(input) = self.inputs.recv() => self.handle(input),
+                Some(request) = self.parts.requests.recv() => self.request(request),
+                Some(done) = self.tasks.join_next() => propagate(done),
+                Some(done) = self.questions.join_next() => propagate(done),
+                () = tokio::time::sleep(due) => {
+                    self.parts.metrics.loop_lag(clock::now().since(now + due));
+                    self.handle(Input::Tick);
+                }
+            }
+        }
+    }
+
+    /// Feeds one input and carries out all that follows from it.
+    fn handle(&mut self, input: Input) {
+        let reading = clock::reading();
+        self.parts.heartbeat.beat(reading.now);
+        let mut inputs = VecDeque::from([input]);
+        if self.jumped(reading) {
+            tracing::warn!("the wall clock jumped against the boot clock: the guard is void until a renewal is confirmed");
+            self.offset_ms = reading.offset_ms;
+            inputs.push_front(Input::Session(SessionInput::ClockJumped));
+        }
+        while let Some(input) = inputs.pop_front() {
+            self.take_note(&input, reading);
+            self.parts.core.handle(reading.now, input);
+            while let Some(output) = self.parts.core.poll_output() {
+                inputs.extend(self.carry_out(output, reading));
+            }
+        }
+        for _ in 0..self.parts.audit.take_dropped() {
+            self.parts.metrics.audit_dropped();
+        }
+    }
+
+    fn jumped(&self, reading: Reading) -> bool {
+        u128::from(reading.offset_ms.abs_diff(self.offset_ms)) > self.parts.max_jump.as_millis()
+    }
+
+    /// Bookkeeping on what comes in.
+    fn take_note(&mut self, input: &Input, reading: Reading) {
+        match input {
+            Input::Session(SessionInput::Granted { .. }) => self.etcd_seen = Some(reading.now),
+            Input::Session(SessionInput::Confirmed { .. }) => {
+                self.etcd_seen = Some(reading.now);
+                // Slewing since the last confirmed renewal is no jump.
+                self.offset_ms = reading.offset_ms;
+            }
+            Input::Election(election, input) => {
+                let wall = clock::wall();
+                let note = &mut self.notes[election.0];
+                match input {
+                    ElectionInput::Looked { .. } | ElectionInput::Felt { .. } => {
+                        self.etcd_seen = Some(reading.now);
+                        note.last_update = Some(wall);
+                    }
+                    ElectionInput::GenerationChanged { cell, .. } => {
+                        note.last_update = Some(wall);
+                        if let Some(record) = cell.value() {
+                            self.hlc.observe(record.hlc, wall);
+                        }
+                    }
+                    ElectionInput::HandOverAnswered { outcome, .. } => {
+                        if let (crate::election::event::HandOverOutcome::Done { .. }, Some(left)) = (outcome, note.left) {
+                            self.parts.metrics.handed_over_after(reading.now.since(left));
+                            note.left = None;
+                        }
+                    }
+                    ElectionInput::RaiseAnswered { raised: true } => self.parts.metrics.raised(*election),
+                    _ => {}
+                }
+                if let Some(record) = viewed(input).and_then(|v| v.generation.value()) {
+                    self.hlc.observe(record.hlc, wall);
+                }
+            }
+            Input::Tick | Input::Session(_) | Input::Command(_) => {}
+        }
+    }
+
+    /// Carries out one output; requests to etcd become tasks. Returns what the core is to hear at once.
+    fn carry_out(&mut self, output: Output, reading: Reading) -> Option<Input> {
+        let now = reading.now;
+        let etcd = self.parts.etcd.clone();
+        match output {
+            Output::Publish => self.publish(now),
+            Output::Transition(transition) => self.transition(&transition, now),
+            Output::SealPromises(election) => {
+                let until = self.parts.publisher.last_promise(election);
+                return Some(Input::Election(election, ElectionInput::Sealed { until }));
+            }
+            Output::Grant { ttl } => self.task(async move { etcd.grant(ttl).await }),
+            Output::KeepAlive { lease, round, elsewhere } => {
+                let metrics = self.parts.metrics.clone();
+                self.task(async move {
+                    let input = etcd.keep_alive(lease, round, elsewhere).await;
+                    metrics.keepalive(clock::now().since(now));
+                    input
+                });
+            }
+            Output::Confirm { lease, round, elections } => {
+                self.task(async move { etcd.confirm(lease, round, &elections).await });
+            }
+            Output::Revoke { lease } => self.task(async move { etcd.revoke(lease).await }),
+            Output::Look { election, round, lease } => self.task(async move { etcd.look(election, round, lease).await }),
+            Output::Feel { election, round, suffixes } => {
+                self.task(async move { etcd.feel(election, round, &suffixes).await });
+            }
+            Output::Queue { election, lease } => self.task(async move { etcd.queue(election, lease).await }),
+            Output::Elect { election, txn } => {
+                let since = now.before(Duration::from_millis(txn.leaderless_ms));
+                self.notes[election.0].vacant.get_or_insert(since);
+                let stamp = self.stamp();
+                self.task(async move { etcd.elect(election, &txn, stamp).await });
+            }
+            Output::HandOver { election, txn } => {
+                let stamp = self.stamp();
+                self.task(async move { etcd.hand_over(election, &txn, stamp).await });
+            }
+            Output::Raise { election, at_least, modified } => {
+                tracing::warn!(election = %self.parts.elections[election.0], %at_least, "raising the generation to what is remembered");
+                let stamp = self.stamp();
+                self.task(async move { etcd.raise(election, at_least, modified, stamp).await });
+            }
+            Output::Watch { election, plan } => self.watcher.plan(election, plan),
+            Output::Remember(mark) => {
+                if let Some(memory) = &self.parts.memory {
+                    memory.remember(mark);
+                }
+            }
+            Output::Rewound { remembered, seen } => {
+                tracing::error!(?remembered, revision = seen.revision.0, raft_term = seen.raft_term.0,
+                    "etcd's history went backwards: it was restored or wiped; beginning anew, and raising generations to what is remembered");
+                self.begin_anew();
+            }
+            Output::Reply { ticket, reply } => self.reply(ticket, reply),
+            Output::Stopped { clean } => self.stopped = Some(clean),
+        }
+        None
+    }
+
+    fn task(&mut self, work: impl Future<Output = Input> + Send + 'static) {
+        let sender = self.sender.clone();
+        self.tasks.spawn(async move {
+            // The receiver is gone only when this history, or the daemon, is done with.
+            let _ = sender.send(work.await).await;
+        });
+    }
+
+    /// Leaves the lost history behind: no answer to an earlier request reaches the core any more.
+    fn begin_anew(&mut self) {
+        self.parts.metrics.rewound();
+        self.parts.etcd.reset();
+        self.tasks.abort_all();
+        self.tasks = JoinSet::new();
+        (self.sender, self.inputs) = mpsc::channel(EVENTS);
+        self.watcher = self.parts.etcd.watch(self.sender.clone());
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        let wall = clock::wall();
+        Stamp { wall, hlc: self.hlc.tick(wall) }
+    }
+
+    fn transition(&mut self, transition: &Transition, now: Instant) {
+        let Transition { election, from, to, old_generation, new_generation, reason } = *transition;
+        let note = &mut self.notes[election.0];
+        let detail = match (to, self.parts.core.standing(election).leader) {
+            (Role::Follower | Role::Candidate, Some((record, holder))) if record.generation > old_generation => {
+                format!("{} leads with {}", holder.id, record.generation)
+            }
+            _ => String::new(),
+        };
+        note.left = (from == Role::Leader).then_some(now);
+        if to == Role::Leader {
+            if let Some(vacant) = note.vacant.take() {
+                self.parts.metrics.elected_after(now.since(vacant));
+            }
+            let due = !note.trimmed || new_generation.0.is_multiple_of(TRIM_EVERY);
+            note.trimmed = true;
+            if due {
+                self.trim(election);
+            }
+        }
+        let note = &self.notes[election.0];
+        let name = &self.parts.elections[election.0];
+        tracing::info!(hlc = %note.hlc, election = %name, id = %self.parts.id, from = from.as_str(), to = to.as_str(),
+            old_generation = old_generation.0, new_generation = new_generation.0, reason = reason.as_str(), detail,
+            "transition");
+        self.seq += 1;
+        self.parts.metrics.transition(transition);
+        self.parts.audit.record(AuditLine {
+            seq: self.seq,
+            time: note.since,
+            hlc: note.hlc,
+            election,
+            transition: transition.clone(),
+            detail,
+        });
+    }
+
+    fn trim(&mut self, election: ElectionIndex) {
+        let Some(session) = self.parts.core.session() else { return };
+        let (etcd, keep) = (self.parts.etcd.clone(), self.parts.history_limit);
+        self.questions.spawn(async move {
+            if let Err(e) = etcd.trim_history(election, session.lease, keep).await {
+                tracing::debug!("history was not trimmed: {e}");
+            }
+        });
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let wall = clock::wall();
+        let elections = (0..self.notes.len()).map(|i| self.view(ElectionIndex(i), wall)).collect();
+        let core = &self.parts.core;
+        let snapshot = Snapshot {
+            id: self.parts.id.clone(),
+            session: core.session().map(|s| SessionView { lease: s.lease, ttl: s.ttl, guard: s.guard }),
+            elections,
+            draining: core.draining(),
+            offset_ms: self.offset_ms,
+            max_jump: self.parts.max_jump,
+            etcd_seen: self.etcd_seen.filter(|seen| *seen <= now),
+        };
+        self.parts.publisher.publish(snapshot);
+    }
+
+    fn view(&mut self, election: ElectionIndex, wall: Wall) -> ElectionView {
+        let standing = self.parts.core.standing(election);
+        let note = &mut self.notes[election.0];
+        if standing.observed > note.observed {
+            note.observed = standing.observed;
+            self.parts.metrics.leader_changed(election);
+        }
+        let shown = self.parts.publisher.shown(election);
+        if shown.is_some_and(|(role, own)| (role, own) != (standing.role, standing.own)) {
+            (note.since, note.hlc) = (wall, self.hlc.tick(wall));
+        }
+        view_of(&self.parts.elections[election.0], &standing, note)
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        let Some(caller) = self.resigning.remove(&ticket) else { return };
+        let answer = match reply {
+            Reply::Resigned { successor, generation } => Ok(successor.and_then(|entry| {
+                let info = entry.candidate?;
+                Some(LeaderView { id: info.id, url: info.url, generation, elected_at: clock::wall() })
+            })),
+            Reply::NotLeader => Err(ControlError::NotLeader),
+            Reply::Unknown => Err(ControlError::OutcomeUnknown("the session ended before etcd answered".to_owned())),
+        };
+        // A caller that went away does not want to know.
+        let _ = caller.send(answer);
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Resign(election, cooldown, reply) => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.resigning.insert(ticket, reply);
+                self.handle(Input::Command(Command::Resign { election, ticket, cooldown }));
+            }
+            Request::Drain(reply) => {
+                self.handle(Input::Command(Command::Drain));
+                let _ = reply.send(());
+            }
+            Request::Drained(election, reply) => {
+                self.handle(Input::Command(Command::Drained { election }));
+                let _ = reply.send(());
+            }
+            Request::Inquire(election, reply) => self.ask(election, reply, |view| current(&view)),
+            Request::Candidates(election, reply) => self.ask(election, reply, |view| view.queue),
+            Request::History(election, page, reply) => self.history(election, page, reply),
+            Request::Shutdown => {
+                let deadline = clock::now() + self.parts.promise + self.parts.request_timeout * STOP_REQUESTS;
+                self.handle(Input::Command(Command::Shutdown { deadline }));
+            }
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        &mut self,
+        election: ElectionIndex,
+        reply: oneshot::Sender<Result<T, ControlError>>,
+        pick: impl FnOnce(View) -> T + Send + 'static,
+    ) {
+        let etcd = self.parts.etcd.clone();
+        self.questions.spawn(async move {
+            let answer = etcd.read(election).await.map(pick).map_err(|e| ControlError::Unavailable(e.to_string()));
+            let _ = reply.send(answer);
+        });
+    }
+
+    fn history(
+        &mut self,
+        election: ElectionIndex,
+        page: Page,
+        reply: oneshot::Sender<Result<Vec<HistoryRecord>, ControlError>>,
+    ) {
+        let etcd = self.parts.etcd.clone();
+        self.questions.spawn(async move {
+            let records = etcd.history(election, page.limit, page.before).await;
+            let answer = records
+                .map(|l| l.into_iter().map(|(record, revision)| HistoryRecord { record, revision }).collect())
+                .map_err(|e| ControlError::Unavailable(e.to_string()));
+            let _ = reply.send(answer);
+        });
+    }
+}
+
+/// A panic in a task ends the loop, and with it the process.
+fn propagate(done: Result<(), JoinError>) {
+    if let Err(e) = done
+        && e.is_panic()
+    {
+        std::panic::resume_unwind(e.into_panic());
+    }
+}
+
+fn viewed(input: &ElectionInput) -> Option<&View> {
+    if let ElectionInput::Looked { view, .. } = input { Some(view) } else { None }
+}
+
+fn current(view: &View) -> Current {
+    let record = view.generation.value();
+    let head = view.queue.first();
+    let holder = record.and_then(|r| r.holder.as_ref());
+    let lives = head.zip(holder).is_some_and(|(head, holder)| head.key == holder.key);
+    Current {
+        generation: record.map_or(Generation(0), |r| r.generation),
+        leader: record.zip(holder).filter(|_| lives).map(|(record, holder)| LeaderView {
+            id: holder.id.clone(),
+            url: holder.url.clone(),
+            generation: record.generation,
+            elected_at: record.elected_at,
+        }),
+        foreign: head.is_some_and(|h| h.candidate.is_none()),
+    }
+}
+
+fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note) -> ElectionView {
+    ElectionView {
+        name: name.clone(),
+        role: standing.role,
+        own: standing.own,
+        observed: standing.observed,
+        term: standing.term,
+        leader: standing.leader.map(|(record, holder)| LeaderView {
+            id: holder.id.clone(),
+            url: holder.url.clone(),
+            generation: record.generation,
+            elected_at: record.elected_at,
+        }),
+        foreign: standing.foreign,
+        paused: standing.paused,
+        reason: standing.reason,
+        since: note.since,
+        hlc: note.hlc,
+        queue_position: standing.queue_position,
+        candidates: standing.queued,
+        observed_revision: standing.revision,
+        last_update: note.last_update,
+    }
+}

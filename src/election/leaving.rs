@@ -1,0 +1,229 @@
+//! Giving leadership, or a place in the queue, up in order: stop acting, let promises run out, hand over.
+
+use super::contest::{Contest, Context, REFUSED_PAUSE, State};
+use super::event::{Output, Reply, Ticket};
+use super::ids::{CandidateKey, Generation};
+use super::record::{HandOverTxn, QueueEntry, Succession};
+use crate::clock::Instant;
+
+/// The most candidates that a preferred successor may pass by: their keys are deleted in the hand-over's transaction, whose
+/// size etcd limits.
+const MAX_SKIPPED: usize = 32;
+/// After so many refusals the key is deleted without naming anyone: an etcd out of space refuses every put, but no delete.
+const NAMING_TRIES: u32 = 2;
+
+/// What is still to be done before this daemon has left.
+#[derive(Clone, Debug)]
+pub(super) struct Leaving {
+    pub(super) key: CandidateKey,
+    /// The generation that we held; `None` for a candidate that leaves the queue.
+    pub(super) generation: Option<Generation>,
+    pub(super) release: Release,
+    /// Whom to tell.
+    pub(super) tickets: Vec<Ticket>,
+    /// The successor in the newest hand-over transaction.
+    pub(super) named: Option<QueueEntry>,
+    phase: Phase,
+    since: Instant,
+    /// A full look came after we stopped acting: an empty queue in it is believed.
+    looked: bool,
+    /// Our transaction did not commit, or nobody knows: nothing more is sent before a look.
+    blind: bool,
+    refusals: u32,
+}
+
+/// When the hand-over may commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Not before the application, or the signal to stop, says so.
+    Held,
+    /// Once the last promise has run out.
+    WhenSafe,
+    /// At once: the application has said that it stopped.
+    Now,
+}
+
+impl Release {
+    pub(super) const fn no_later_than_safe(self) -> Self {
+        match self {
+            Self::Held | Self::WhenSafe => Self::WhenSafe,
+            Self::Now => Self::Now,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The ledger of promises was asked for its last one.
+    Sealing,
+    /// That ends then; the hand-over does not commit earlier.
+    Promised(Instant),
+    /// The transaction is under way.
+    Asked,
+}
+
+impl Leaving {
+    pub(super) const fn from_leading(
+        key: CandidateKey,
+        generation: Generation,
+        release: Release,
+        now: Instant,
+    ) -> Self {
+        Self::new(key, Some(generation), release, Phase::Sealing, now)
+    }
+
+    /// A candidate leaves the queue: it promised nothing.
+    pub(super) const fn withdrawal(key: CandidateKey, now: Instant) -> Self {
+        Self::new(key, None, Release::Now, Phase::Promised(now), now)
+    }
+
+    const fn new(
+        key: CandidateKey,
+        generation: Option<Generation>,
+        release: Release,
+        phase: Phase,
+        since: Instant,
+    ) -> Self {
+        Self { key, generation, release, tickets: Vec::new(), named: None, phase, since, looked: false, blind: false, refusals: 0 }
+    }
+
+    pub(super) fn looked(&mut self) {
+        self.looked = true;
+        self.blind = false;
+    }
+
+    /// The own key is gone. `true` when that ends it; `false` while our own transaction may have done it and will say so.
+    pub(super) fn own_key_gone(&self) -> bool {
+        self.phase != Phase::Asked
+    }
+
+    /// The transaction was refused, or nobody knows: look, and decide again.
+    pub(super) fn refused(&mut self, now: Instant, certainly: bool) {
+        self.refusals += u32::from(certainly);
+        let pause = if self.refusals > 1 { REFUSED_PAUSE } else { std::time::Duration::ZERO };
+        self.phase = Phase::Promised(now + pause);
+        self.looked = false;
+        self.blind = true;
+    }
+
+    pub(super) fn reply_released(&mut self, out: &mut Vec<Output>, successor: Option<&QueueEntry>, newest: Generation) {
+        for ticket in std::mem::take(&mut self.tickets) {
+            let reply = Reply::Resigned { successor: successor.cloned(), generation: newest };
+            out.push(Output::Reply { ticket, reply });
+        }
+    }
+
+    pub(super) fn reply_unknown(&mut self, out: &mut Vec<Output>) {
+        for ticket in std::mem::take(&mut self.tickets) {
+            out.push(Output::Reply { ticket, reply: Reply::Unknown });
+        }
+    }
+
+    pub(super) const fn wake_at(&self) -> Option<Instant> {
+        match (self.phase, self.release) {
+            (Phase::Promised(until), Release::WhenSafe | Release::Now) => Some(until),
+            (Phase::Promised(_), Release::Held) | (Phase::Sealing | Phase::Asked, _) => None,
+        }
+    }
+
+    /// Whether the hand-over may be sent at `now`.
+    fn due(&self, now: Instant) -> bool {
+        match (self.phase, self.release) {
+            // The application's own word makes promises moot, but not the pause after a refusal.
+            (Phase::Promised(_), Release::Now) if self.refusals < 2 => true,
+            (Phase::Promised(until), Release::WhenSafe | Release::Now) => until <= now,
+            (Phase::Promised(_), Release::Held) | (Phase::Sealing | Phase::Asked, _) => false,
+        }
+    }
+}
+
+impl Contest {
+    /// Answer to `SealPromises`.
+    pub(super) fn sealed(&mut self, until: Instant) {
+        if let State::Leaving(leaving) = &mut self.state
+            && leaving.phase == Phase::Sealing
+        {
+            leaving.phase = Phase::Promised(until);
+        }
+    }
+
+    /// Sends the hand-over once it may be sent.
+    pub(super) fn advance_leaving(&mut self, ctx: &mut Context<'_>) {
+        let looking = self.looking();
+        let State::Leaving(leaving) = &mut self.state else { return };
+        if ctx.stopping {
+            leaving.release = leaving.release.no_later_than_safe();
+        }
+        if leaving.blind || !leaving.due(ctx.now) {
+            return;
+        }
+        let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);
+        let naming = !superseded && leaving.refusals < NAMING_TRIES;
+        let choice = if naming { choose(&self.seen.queue, &leaving.key) } else { None };
+        if choice.is_none() && naming && !leaving.looked {
+            // What is known of the queue is from before: somebody may have come since.
+            if !looking {
+                self.look_again(ctx.now);
+            }
+            return;
+        }
+        let (key, since) = (leaving.key.clone(), leaving.since);
+        leaving.phase = Phase::Asked;
+        leaving.named = choice.as_ref().map(|c| c.0.clone());
+        let successor = choice.map(|(entry, skipped)| Succession {
+            entry,
+            skipped,
+            generation_modified: self.seen.generation.modified(),
+            generation: self.next_generation(ctx),
+            term: self.seen.generation.value().map_or(0, |r| r.term),
+            leaderless_ms: u64::try_from(ctx.now.since(since).as_millis()).unwrap_or(u64::MAX),
+        });
+        ctx.out.push(Output::HandOver { election: self.index, txn: HandOverTxn { key, successor } });
+    }
+}
+
+/// Whom to name: the first of the highest priority among the candidates behind us. None past a foreign client: its turn
+/// comes first, and no key of another system is ever deleted. Also the keys passed by.
+fn choose(queue: &[QueueEntry], own: &CandidateKey) -> Option<(QueueEntry, Vec<CandidateKey>)> {
+    let ours = |e: &&QueueEntry| e.candidate.is_some();
+    let behind = queue.iter().filter(|e| e.key.created > own.created);
+    let eligible: Vec<_> = behind.take_while(ours).take(MAX_SKIPPED + 1).collect();
+    let priority = |e: &QueueEntry| e.candidate.as_ref().map_or(i32::MIN, |c| c.priority);
+    let best = eligible.iter().map(|e| priority(e)).max()?;
+    let place = eligible.iter().position(|e| priority(e) == best)?;
+    let skipped = eligible[..place].iter().map(|e| e.key.clone()).collect();
+    Some((eligible[place].clone(), skipped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::ids::Revision;
+    use crate::election::record::CandidateInfo;
+
+    fn entry(created: i64, priority: Option<i32>) -> QueueEntry {
+        let info = |priority| CandidateInfo {
+            id: format!("c{created}"),
+            url: String::new(),
+            term: 0,
+            priority,
+            version: String::new(),
+        };
+        let key = CandidateKey { suffix: format!("{created:x}"), created: Revision(created) };
+        QueueEntry { key, lease: created, candidate: priority.map(info) }
+    }
+
+    fn chosen(queue: &[QueueEntry]) -> Option<(i64, usize)> {
+        choose(queue, &queue[0].key).map(|(e, skipped)| (e.lease, skipped.len()))
+    }
+
+    #[test]
+    fn first_come_first_served_but_for_priority_and_never_past_a_foreign_client() {
+        let (a, b, c, foreign) = (entry(1, Some(0)), entry(2, Some(0)), entry(3, Some(5)), entry(4, None));
+        assert_eq!(chosen(std::slice::from_ref(&a)), None);
+        assert_eq!(chosen(&[a.clone(), b.clone(), entry(9, Some(0))]), Some((2, 0)));
+        assert_eq!(chosen(&[a.clone(), b.clone(), c.clone()]), Some((3, 1)));
+        assert_eq!(chosen(&[a.clone(), b.clone(), foreign.clone(), entry(5, Some(9))]), Some((2, 0)));
+        assert_eq!(chosen(&[a, foreign, entry(5, Some(9))]), None);
+    }
+}

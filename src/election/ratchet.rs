@@ -1,0 +1,145 @@
+//! The high-water ratchet: notices that etcd's history went backwards.
+
+use super::ids::{ElectionIndex, Generation};
+use super::record::{Header, HighWater};
+use crate::clock::Instant;
+
+/// What linearizable reads showed so far, and what must never be issued again.
+///
+/// Invariant: `floor` never decreases, whatever etcd says. Every generation this daemon mints lies above it.
+#[derive(Clone, Debug)]
+pub struct Ratchet {
+    /// The newest history: a later read that shows less was answered by another history.
+    expected: HighWater,
+    /// When the revision or the raft term last grew. A read that left before that may rightly show less.
+    grown_at: Option<Instant>,
+    /// The same of each generation.
+    generation_grown_at: Vec<Option<Instant>>,
+    /// Per election, the highest generation that any history ever showed.
+    floor: Vec<Generation>,
+}
+
+impl Ratchet {
+    /// Starts from what an earlier run remembered, or from nothing.
+    #[must_use]
+    pub fn new(elections: usize, remembered: Option<HighWater>) -> Self {
+        let mut expected = remembered.unwrap_or_default();
+        expected.generations.resize(elections, Generation::default());
+        Self {
+            floor: expected.generations.clone(),
+            expected,
+            grown_at: None,
+            generation_grown_at: vec![None; elections],
+        }
+    }
+
+    /// Takes note of a linearizable answer. `false` when it shows that history was rewound.
+    pub fn header_fits(&mut self, now: Instant, header: &Header) -> bool {
+        let (seen, known) = (header, &mut self.expected);
+        if seen.revision < known.revision || seen.raft_term < known.raft_term {
+            return !left_after(header.sent_at, self.grown_at);
+        }
+        if seen.revision > known.revision || seen.raft_term > known.raft_term {
+            (known.revision, known.raft_term) = (seen.revision, seen.raft_term);
+            self.grown_at = Some(now);
+        }
+        true
+    }
+
+    /// Takes note of the generation that a linearizable answer showed. `false` when it shows that history was rewound.
+    pub fn generation_fits(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        election: ElectionIndex,
+        seen: Generation,
+    ) -> bool {
+        if seen < self.expected.generations[election.0] {
+            return !left_after(header.sent_at, self.generation_grown_at[election.0]);
+        }
+        self.raise(now, election, seen);
+        true
+    }
+
+    /// Takes note of a generation that is known to be committed.
+    pub fn raise(&mut self, now: Instant, election: ElectionIndex, seen: Generation) {
+        let known = &mut self.expected.generations[election.0];
+        if seen > *known {
+            *known = seen;
+            self.generation_grown_at[election.0] = Some(now);
+        }
+        self.floor[election.0] = self.floor[election.0].max(seen);
+    }
+
+    /// Begins anew with another history, whose first answer this is; the floor stays.
+    pub fn begin_anew(&mut self, now: Instant, first: &Header) {
+        self.expected = HighWater { revision: first.revision, raft_term: first.raft_term, ..HighWater::default() };
+        self.expected.generations.resize(self.floor.len(), Generation::default());
+        self.grown_at = Some(now);
+        self.generation_grown_at.fill(Some(now));
+    }
+
+    /// The highest generation ever seen in an election.
+    #[must_use]
+    pub fn floor(&self, election: ElectionIndex) -> Generation {
+        self.floor[election.0]
+    }
+
+    /// What to remember across a restart.
+    #[must_use]
+    pub fn high_water(&self) -> HighWater {
+        HighWater { generations: self.floor.clone(), ..self.expected.clone() }
+    }
+}
+
+/// Whether a request that left at `sent_at` must show all that was known at `grown_at`; what an earlier run remembered
+/// (`None`) was known before every request of this one.
+fn left_after(sent_at: Instant, grown_at: Option<Instant>) -> bool {
+    grown_at.is_none_or(|grown| sent_at > grown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::ids::{RaftTerm, Revision};
+
+    const E: ElectionIndex = ElectionIndex(0);
+
+    fn header(sent_at: u64, revision: i64, term: u64) -> Header {
+        Header { sent_at: at(sent_at), revision: Revision(revision), raft_term: RaftTerm(term) }
+    }
+
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    #[test]
+    fn less_than_known_is_a_rewind_only_for_a_request_that_left_later() {
+        let mut ratchet = Ratchet::new(1, None);
+        assert!(ratchet.header_fits(at(10), &header(5, 100, 3)));
+        assert!(ratchet.header_fits(at(12), &header(9, 90, 3)), "it left before 100 was known");
+        assert!(!ratchet.header_fits(at(12), &header(11, 99, 3)), "the revision went back");
+        assert!(!ratchet.header_fits(at(12), &header(11, 200, 2)), "the raft term went back");
+    }
+
+    #[test]
+    fn the_floor_survives_a_rewind_and_a_restart() {
+        let mut ratchet = Ratchet::new(1, None);
+        assert!(ratchet.generation_fits(at(2), &header(1, 10, 2), E, Generation(42)));
+        assert!(!ratchet.generation_fits(at(4), &header(3, 11, 2), E, Generation(5)));
+        ratchet.begin_anew(at(5), &header(3, 3, 2));
+        assert!(
+            ratchet.generation_fits(at(7), &header(6, 4, 2), E, Generation(5)),
+            "the new history is taken as it is"
+        );
+        assert_eq!(ratchet.floor(E), Generation(42));
+        let restarted = Ratchet::new(1, Some(ratchet.high_water()));
+        assert_eq!(restarted.floor(E), Generation(42));
+    }
+
+    #[test]
+    fn what_an_earlier_run_remembered_binds_the_first_read() {
+        let remembered = HighWater { revision: Revision(50), raft_term: RaftTerm(4), generations: vec![Generation(7)] };
+        assert!(!Ratchet::new(1, Some(remembered)).header_fits(at(2), &header(1, 49, 4)));
+    }
+}

@@ -1,0 +1,334 @@
+//! The session: one etcd lease, its renewals, and the guard that they earn.
+
+use std::time::Duration;
+
+use super::event::{Output, Round, SessionInput};
+use super::guard::Guard;
+use super::ids::{ElectionIndex, LeaseId, RaftTerm};
+use super::record::OwnKey;
+use super::role::Reason;
+use crate::clock::Instant;
+use crate::timing::Timing;
+
+/// Most of the time between two tries to get a lease.
+const GRANT_BACKOFF_CEILING: Duration = Duration::from_secs(5);
+/// The time between the first two.
+const GRANT_BACKOFF_FLOOR: Duration = Duration::from_millis(200);
+
+/// The session's state machine.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    state: State,
+    /// Grants that failed in a row.
+    failures: u32,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// No lease; one is asked for at this moment.
+    Absent { retry_at: Instant },
+    /// A lease was asked for. `void` once the clocks jumped: what was stamped before cannot earn a guard.
+    Granting { void: bool },
+    /// A lease is ours.
+    Alive(Alive),
+    /// It is being given up; none follows.
+    Closing { lease: LeaseId },
+    /// None, for good.
+    Closed { clean: bool },
+}
+
+/// A lease that is ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alive {
+    pub(super) lease: LeaseId,
+    pub(super) ttl: Duration,
+    pub(super) guard: Guard,
+    /// The clocks cannot be trusted to have counted a pause: the guard is void until a renewal is confirmed.
+    suspended: bool,
+    round: Round,
+    renewal: Renewal,
+    /// The last answer met a different raft term at its confirmation.
+    unconfirmed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Renewal {
+    /// To be sent at this moment.
+    Due(Instant),
+    /// Sent.
+    Asked,
+    /// Answered, and now being confirmed. An answer by itself proves nothing: it does not pass through raft.
+    Confirming { sent_at: Instant, ttl: Duration, raft_term: RaftTerm },
+}
+
+/// What a session input means for the elections.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing, or only that the guard grew.
+    None,
+    /// A session began: queue.
+    Began,
+    /// It ended, for this reason.
+    Ended(Reason),
+    /// It goes on, but leaders on it must not.
+    Suspended,
+    /// A confirming read showed these own keys.
+    Keys(Vec<OwnKey>),
+}
+
+impl Session {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { state: State::Absent { retry_at: now }, failures: 0 }
+    }
+
+    /// A daemon that only observes needs no lease.
+    pub(super) const fn none() -> Self {
+        Self { state: State::Closed { clean: true }, failures: 0 }
+    }
+
+    pub(super) const fn alive(&self) -> Option<&Alive> {
+        match &self.state {
+            State::Alive(alive) => Some(alive),
+            State::Absent { .. } | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    /// The lease, where leadership may rest on it at `now`.
+    pub(super) fn usable(&self, now: Instant) -> Option<LeaseId> {
+        self.alive().filter(|a| !a.suspended && a.guard.holds_at(now)).map(|a| a.lease)
+    }
+
+    /// Whether nothing is left to give up; with it, whether the lease is known to be gone.
+    pub(super) const fn closed(&self) -> Option<bool> {
+        if let State::Closed { clean } = self.state { Some(clean) } else { None }
+    }
+
+    /// Ends the session whose guard has passed. First of all, at every input: a late renewal must not revive it.
+    pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Output>) -> Effect {
+        match &self.state {
+            State::Alive(alive) if !alive.guard.holds_at(now) => {
+                // Every promise ends with the guard, so the keys may go at once; and if etcd is out of reach, it expires.
+                out.push(Output::Revoke { lease: alive.lease });
+                self.state = State::Absent { retry_at: now };
+                Effect::Ended(Reason::GuardExpired)
+            }
+            State::Alive(_)
+            | State::Absent { .. }
+            | State::Granting { .. }
+            | State::Closing { .. }
+            | State::Closed { .. } => Effect::None,
+        }
+    }
+
+    /// Forgets the session without a word to etcd: its history was rewound, and the lease belonged to the other one.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        match self.state {
+            State::Alive(_) | State::Absent { .. } | State::Granting { .. } => {
+                self.state = State::Absent { retry_at: now }
+            }
+            State::Closing { .. } => self.state = State::Closed { clean: false },
+            State::Closed { .. } => {}
+        }
+    }
+
+    /// Gives the lease up, for good. Call it when nothing of ours rests on it any more.
+    pub(super) fn close(&mut self, out: &mut Vec<Output>) {
+        match &self.state {
+            State::Alive(alive) => {
+                out.push(Output::Revoke { lease: alive.lease });
+                self.state = State::Closing { lease: alive.lease };
+            }
+            State::Absent { .. } => self.state = State::Closed { clean: true },
+            // While a grant is under way its answer is awaited: a lease nobody knows of would linger for its TTL.
+            State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    /// Sends what is due.
+    pub(super) fn advance(&mut self, now: Instant, timing: &Timing, out: &mut Vec<Output>) {
+        match &mut self.state {
+            State::Absent { retry_at } if *retry_at <= now => {
+                self.state = State::Granting { void: false };
+                out.push(Output::Grant { ttl: timing.ttl() });
+            }
+            State::Alive(alive) => {
+                if let Renewal::Due(at) = alive.renewal
+                    && at <= now
+                {
+                    alive.round = Round(alive.round.0 + 1);
+                    alive.renewal = Renewal::Asked;
+                    out.push(Output::KeepAlive {
+                        lease: alive.lease,
+                        round: alive.round,
+                        elsewhere: std::mem::take(&mut alive.unconfirmed),
+                    });
+                }
+            }
+            State::Absent { .. } | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    /// When `advance` or `expire` next has something to do.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Absent { retry_at } => Some(*retry_at),
+            State::Alive(alive) => Some(match alive.renewal {
+                Renewal::Due(at) => at.min(alive.guard.deadline()),
+                Renewal::Asked | Renewal::Confirming { .. } => alive.guard.deadline(),
+            }),
+            State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    /// Applies an input. `with_keys` are the elections in which we have a key.
+    pub(super) fn handle(
+        &mut self,
+        now: Instant,
+        input: SessionInput,
+        timing: &Timing,
+        with_keys: impl FnOnce() -> Vec<ElectionIndex>,
+        out: &mut Vec<Output>,
+    ) -> Effect {
+        match input {
+            SessionInput::Granted { lease, ttl, header } => {
+                self.granted(now, lease, ttl, Guard::new(header.sent_at, ttl, timing), timing, out)
+            }
+            SessionInput::GrantFailed => {
+                if let State::Granting { .. } = self.state {
+                    self.state = State::Absent { retry_at: now + self.backoff() };
+                }
+                Effect::None
+            }
+            SessionInput::KeepAliveAnswered { lease, round, ttl, header } => match self.of(lease) {
+                Some(_) if ttl.is_zero() => self.lost(now),
+                Some(alive) if alive.round == round && matches!(alive.renewal, Renewal::Asked) => {
+                    alive.renewal = Renewal::Confirming { sent_at: header.sent_at, ttl, raft_term: header.raft_term };
+                    out.push(Output::Confirm { lease, round, elections: with_keys() });
+                    Effect::None
+                }
+                Some(_) | None => Effect::None,
+            },
+            SessionInput::Confirmed { lease, round, header, keys } => {
+                self.confirmed(now, (lease, round), header.raft_term, timing, keys)
+            }
+            SessionInput::KeepAliveFailed { lease, round } | SessionInput::ConfirmFailed { lease, round } => {
+                if let Some(alive) = self.of(lease).filter(|a| a.round == round) {
+                    alive.retry(now);
+                }
+                Effect::None
+            }
+            SessionInput::LeaseUnknown { lease } => match self.of(lease) {
+                Some(_) => self.lost(now),
+                None => Effect::None,
+            },
+            SessionInput::Revoked { lease } => self.revoked(lease, true),
+            SessionInput::RevokeFailed { lease } => self.revoked(lease, false),
+            SessionInput::ClockJumped => match &mut self.state {
+                State::Alive(alive) => {
+                    alive.suspended = true;
+                    // A round under way was stamped before the pause that no clock counted: a fresh one replaces it.
+                    alive.renewal = Renewal::Due(now);
+                    Effect::Suspended
+                }
+                State::Granting { void } => {
+                    *void = true;
+                    Effect::None
+                }
+                State::Absent { .. } | State::Closing { .. } | State::Closed { .. } => Effect::None,
+            },
+        }
+    }
+
+    fn granted(
+        &mut self,
+        now: Instant,
+        lease: LeaseId,
+        ttl: Duration,
+        guard: Guard,
+        timing: &Timing,
+        out: &mut Vec<Output>,
+    ) -> Effect {
+        let State::Granting { void } = self.state else {
+            // An answer to a grant that was given up on: nothing rests on that lease.
+            if self.alive().is_none_or(|a| a.lease != lease) {
+                out.push(Output::Revoke { lease });
+            }
+            return Effect::None;
+        };
+        if void || !guard.holds_at(now) {
+            out.push(Output::Revoke { lease });
+            self.state = State::Absent { retry_at: now + self.backoff() };
+            return Effect::None;
+        }
+        self.failures = 0;
+        let renewal = Renewal::Due(now + timing.renew_every(ttl));
+        self.state =
+            State::Alive(Alive { lease, ttl, guard, suspended: false, round: Round(0), renewal, unconfirmed: false });
+        Effect::Began
+    }
+
+    fn confirmed(
+        &mut self,
+        now: Instant,
+        of: (LeaseId, Round),
+        raft_term: RaftTerm,
+        timing: &Timing,
+        keys: Vec<OwnKey>,
+    ) -> Effect {
+        let Some(alive) = self.of(of.0).filter(|a| a.round == of.1) else { return Effect::None };
+        let Renewal::Confirming { sent_at, ttl, raft_term: answered } = alive.renewal else { return Effect::None };
+        if raft_term == answered {
+            // Equal terms around a quorum read: the leader that renewed still led when the read began. A later leader of
+            // etcd starts every lease afresh (`server/lease/lessor.go`, Promote), so the lease lives at least this long.
+            alive.guard = alive.guard.extended_by(Guard::new(sent_at, ttl, timing));
+            alive.ttl = ttl;
+            alive.suspended = false;
+            alive.renewal = Renewal::Due(sent_at + timing.renew_every(ttl));
+        } else {
+            alive.unconfirmed = true;
+            alive.retry(now);
+        }
+        Effect::Keys(keys)
+    }
+
+    fn revoked(&mut self, lease: LeaseId, clean: bool) -> Effect {
+        match self.state {
+            State::Closing { lease: ours } if ours == lease => self.state = State::Closed { clean },
+            State::Closing { .. }
+            | State::Closed { .. }
+            | State::Absent { .. }
+            | State::Granting { .. }
+            | State::Alive(_) => {}
+        }
+        Effect::None
+    }
+
+    fn lost(&mut self, now: Instant) -> Effect {
+        self.state = State::Absent { retry_at: now };
+        Effect::Ended(Reason::LeaseLost)
+    }
+
+    fn of(&mut self, lease: LeaseId) -> Option<&mut Alive> {
+        match &mut self.state {
+            State::Alive(alive) if alive.lease == lease => Some(alive),
+            State::Alive(_)
+            | State::Absent { .. }
+            | State::Granting { .. }
+            | State::Closing { .. }
+            | State::Closed { .. } => None,
+        }
+    }
+
+    fn backoff(&mut self) -> Duration {
+        let wait = GRANT_BACKOFF_FLOOR * 2_u32.pow(self.failures.min(8));
+        self.failures += 1;
+        wait.min(GRANT_BACKOFF_CEILING)
+    }
+}
+
+impl Alive {
+    /// Another round soon: a fortieth of the TTL leaves room for many before the guard.
+    fn retry(&mut self, now: Instant) {
+        self.renewal = Renewal::Due(now + self.ttl / 40);
+    }
+}
