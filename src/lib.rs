@@ -1,8 +1,11 @@
 pub mod audit;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod election;
+pub mod logging;
 pub mod memory;
 pub mod snapshot;
 pub mod timing;

@@ -14,7 +14,7 @@ pub struct Env {
 impl Env {
     /// The environment of this process. `HOSTNAME` is filled in where the shell did not export it.
     #[must_use]
-    #[allow(clippy::disallowed_methods)] // This module owns the environment.
+    #[allow(clippy::disallowed_methods, reason = "this module owns the environment")]
     pub fn of_process() -> Self {
         let mut env = Self::default();
         for (name, value) in std::env::vars_os() {
@@ -45,7 +45,6 @@ impl Env {
 
     /// The directories of `PATH`.
     #[must_use]
-    #[allow(clippy::disallowed_methods)] // This module owns the environment.
     pub fn path(&self) -> Vec<PathBuf> {
         self.get("PATH").map(|p| std::env::split_paths(p).collect()).unwrap_or_default()
     }

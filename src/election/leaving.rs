@@ -84,7 +84,18 @@ impl Leaving {
         phase: Phase,
         since: Instant,
     ) -> Self {
-        Self { key, generation, release, tickets: Vec::new(), named: None, phase, since, looked: false, blind: false, refusals: 0 }
+        Self {
+            key,
+            generation,
+            release,
+            tickets: Vec::new(),
+            named: None,
+            phase,
+            since,
+            looked: false,
+            blind: false,
+            refusals: 0,
+        }
     }
 
     pub(super) fn looked(&mut self) {

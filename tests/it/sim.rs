@@ -215,7 +215,12 @@ impl World {
 
     fn local(&self, n: usize) -> Instant {
         let node = &self.nodes[n];
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clock")]
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a clock"
+        )]
         let run = (self.now as f64 * node.rate) as u64;
         Instant::from_nanos(node.offset + run)
     }
@@ -255,7 +260,12 @@ impl World {
             }
         }
         if let Some(at) = self.nodes[n].core.poll_timeout() {
-            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clock")]
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a clock"
+            )]
             let wait = (nanos(at.since(now)) as f64 / self.nodes[n].rate) as u64 + 1;
             self.later(self.now + wait, What::Wake(n));
         }
@@ -270,7 +280,14 @@ impl World {
             Output::Transition(t) => {
                 if t.to == Role::Leader {
                     self.leaderships += 1;
-                    assert!(t.new_generation > self.led, "seed {}: token {} after {}\n{}", self.seed, t.new_generation, self.led, self.tail());
+                    assert!(
+                        t.new_generation > self.led,
+                        "seed {}: token {} after {}\n{}",
+                        self.seed,
+                        t.new_generation,
+                        self.led,
+                        self.tail()
+                    );
                     self.led = t.new_generation;
                     self.check_promises(n);
                 }
@@ -402,7 +419,8 @@ impl World {
                 election(ElectionInput::ElectAnswered { key, outcome })
             }
             Output::HandOver { txn, .. } => {
-                let exists = |k: &CandidateKey| self.store.keys.get(&k.suffix).is_some_and(|s| s.created == k.created.0);
+                let exists =
+                    |k: &CandidateKey| self.store.keys.get(&k.suffix).is_some_and(|s| s.created == k.created.0);
                 let fits = exists(&txn.key)
                     && txn.successor.as_ref().is_none_or(|s| {
                         exists(&s.entry.key)
@@ -560,7 +578,12 @@ impl World {
             return;
         }
         for (n, node) in self.nodes.iter().enumerate().filter(|(n, _)| *n != leader) {
-            assert!(node.promised <= self.now, "seed {}: n{leader} leads within n{n}'s promise\n{}", self.seed, self.tail());
+            assert!(
+                node.promised <= self.now,
+                "seed {}: n{leader} leads within n{n}'s promise\n{}",
+                self.seed,
+                self.tail()
+            );
         }
     }
 
@@ -572,7 +595,12 @@ impl World {
         let guard = self.nodes[n].core.session().expect("a leader has one").guard;
         let valid = self.nodes[n].promises.give(now, guard, self.timing.promise());
         // The caller shares the daemon's clock, and its rate.
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clock")]
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a clock"
+        )]
         let until = self.now + (nanos(valid) as f64 / self.nodes[n].rate) as u64;
         self.nodes[n].promised = self.nodes[n].promised.max(until);
     }
@@ -703,16 +731,17 @@ fn failure(request: &Output) -> Input {
             Input::Session(SessionInput::ConfirmFailed { lease: *lease, round: *round })
         }
         Output::Revoke { lease } => Input::Session(SessionInput::RevokeFailed { lease: *lease }),
-        Output::Look { round, .. } | Output::Feel { round, .. } => election(ElectionInput::LookFailed { round: *round }),
+        Output::Look { round, .. } | Output::Feel { round, .. } => {
+            election(ElectionInput::LookFailed { round: *round })
+        }
         Output::Queue { lease, .. } => election(ElectionInput::QueueFailed { lease: *lease }),
         Output::Elect { txn, .. } => election(ElectionInput::ElectAnswered {
             key: CandidateKey::of(txn.lease, txn.created),
             outcome: ElectOutcome::Unknown,
         }),
-        Output::HandOver { txn, .. } => election(ElectionInput::HandOverAnswered {
-            key: txn.key.clone(),
-            outcome: HandOverOutcome::Unknown,
-        }),
+        Output::HandOver { txn, .. } => {
+            election(ElectionInput::HandOverAnswered { key: txn.key.clone(), outcome: HandOverOutcome::Unknown })
+        }
         Output::Raise { .. } => election(ElectionInput::RaiseAnswered { raised: false }),
         other => unreachable!("{other:?} is no request"),
     }

@@ -18,7 +18,8 @@ use tenure::election::event::{
 };
 use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, RaftTerm, Revision};
 use tenure::election::record::{
-    CandidateInfo, Cause, Cell, ControlRecord, GenerationRecord, Header, HighWater, Holder, OwnKey, Pulse, QueueEntry, View,
+    CandidateInfo, Cause, Cell, ControlRecord, GenerationRecord, Header, HighWater, Holder, OwnKey, Pulse, QueueEntry,
+    View,
 };
 use tenure::election::{Core, Settings};
 use tenure::timing::{Timing, TimingSpec};
@@ -88,7 +89,13 @@ fn difference(expected: &str, actual: &str) -> String {
         match (old.next(), new.next()) {
             (None, None) => break,
             (a, b) if a == b => {}
-            (a, b) => return format!("  line {n}\n  expected: {}\n  actual:   {}", a.unwrap_or("(end)"), b.unwrap_or("(end)")),
+            (a, b) => {
+                return format!(
+                    "  line {n}\n  expected: {}\n  actual:   {}",
+                    a.unwrap_or("(end)"),
+                    b.unwrap_or("(end)")
+                );
+            }
         }
     }
     String::new()
@@ -204,12 +211,9 @@ impl<'a> Words<'a> {
 }
 
 fn settings(words: &Words<'_>) -> Settings {
-    let millis = |key: &str, default| Duration::from_millis(words.pairs.get(key).map_or(default, |v| v.parse().expect(key)));
-    let spec = TimingSpec {
-        ttl: millis("ttl", 10_000),
-        vacancy_grace: millis("grace", 0),
-        ..TimingSpec::default()
-    };
+    let millis =
+        |key: &str, default| Duration::from_millis(words.pairs.get(key).map_or(default, |v| v.parse().expect(key)));
+    let spec = TimingSpec { ttl: millis("ttl", 10_000), vacancy_grace: millis("grace", 0), ..TimingSpec::default() };
     let observe = words.get("observe") == "yes";
     let floor = words.num("remembered");
     Settings {
@@ -369,11 +373,7 @@ fn election_input(name: &str, words: &Words<'_>) -> Option<ElectionInput> {
             },
         },
         "look-failed" => ElectionInput::LookFailed { round: words.round() },
-        "queued" => ElectionInput::Queued {
-            lease: words.lease(),
-            created: words.revision(),
-            header: words.header(),
-        },
+        "queued" => ElectionInput::Queued { lease: words.lease(), created: words.revision(), header: words.header() },
         "queue-failed" => ElectionInput::QueueFailed { lease: words.lease() },
         "won" => ElectionInput::ElectAnswered {
             key: own(),
@@ -396,9 +396,7 @@ fn election_input(name: &str, words: &Words<'_>) -> Option<ElectionInput> {
         "hand-over-unknown" => ElectionInput::HandOverAnswered { key: own(), outcome: HandOverOutcome::Unknown },
         "raised" => ElectionInput::RaiseAnswered { raised: true },
         "sealed" => ElectionInput::Sealed { until: at(words.num("until")) },
-        "deleted" => {
-            ElectionInput::KeyDeleted { suffix: words.get("suffix").to_owned(), revision: words.revision() }
-        }
+        "deleted" => ElectionInput::KeyDeleted { suffix: words.get("suffix").to_owned(), revision: words.revision() },
         "generation" => {
             ElectionInput::GenerationChanged { cell: generation(words.get("gen")), revision: words.revision() }
         }
@@ -456,7 +454,12 @@ fn render(output: &Output) -> String {
             let to = txn.successor.as_ref().map_or_else(String::new, |s| {
                 let skipped: Vec<_> = s.skipped.iter().map(named).collect();
                 let past = if skipped.is_empty() { String::new() } else { format!(" past {}", skipped.join(",")) };
-                format!(" to {} generation={} if gen@{}{past}", named(&s.entry.key), s.generation, s.generation_modified)
+                format!(
+                    " to {} generation={} if gen@{}{past}",
+                    named(&s.entry.key),
+                    s.generation,
+                    s.generation_modified
+                )
             });
             format!("{} hand over {}{to}", election.0, named(&txn.key))
         }
