@@ -137,7 +137,9 @@ impl Control {
     /// # Errors
     /// As [`ControlError`] says; every variant is possible.
     pub async fn resign(&self, e: ElectionIndex, cooldown: Duration) -> Result<Option<LeaderView>, ControlError> {
-        self.ask(|reply| Request::Resign(e, cooldown, reply)).await?
+        // Without an answer it may have happened: unlike the questions, it was not for nothing.
+        let unknown = ControlError::OutcomeUnknown("the daemon is stopping".to_owned());
+        self.ask(|reply| Request::Resign(e, cooldown, reply), unknown).await?
     }
 
     /// Stops leading everywhere, and keeps the session. On return no reader sees a leader any more.
@@ -145,7 +147,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unavailable`] only.
     pub async fn drain(&self) -> Result<(), ControlError> {
-        self.ask(Request::Drain).await
+        self.ask(Request::Drain, stopping()).await
     }
 
     /// The application has stopped acting: hand over without waiting for promises.
@@ -153,7 +155,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unavailable`] only.
     pub async fn drained(&self, e: ElectionIndex) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Drained(e, reply)).await
+        self.ask(|reply| Request::Drained(e, reply), stopping()).await
     }
 
     /// Asks etcd, linearizably, for the newest generation and its holder.
@@ -161,7 +163,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unavailable`] when no quorum answers.
     pub async fn inquire(&self, e: ElectionIndex) -> Result<Current, ControlError> {
-        self.ask(|reply| Request::Inquire(e, reply)).await?
+        self.ask(|reply| Request::Inquire(e, reply), stopping()).await?
     }
 
     /// The queue in order, from etcd.
@@ -169,7 +171,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unavailable`] when no quorum answers.
     pub async fn candidates(&self, e: ElectionIndex) -> Result<Vec<QueueEntry>, ControlError> {
-        self.ask(|reply| Request::Candidates(e, reply)).await?
+        self.ask(|reply| Request::Candidates(e, reply), stopping()).await?
     }
 
     /// The cluster-wide history, newest first, from etcd.
@@ -177,7 +179,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Unavailable`] when no quorum answers.
     pub async fn history(&self, e: ElectionIndex, page: Page) -> Result<Vec<HistoryRecord>, ControlError> {
-        self.ask(|reply| Request::History(e, page, reply)).await?
+        self.ask(|reply| Request::History(e, page, reply), stopping()).await?
     }
 
     /// This daemon's audit log, newest first, from memory.
@@ -198,10 +200,19 @@ impl Control {
         self.heartbeat.age(now)
     }
 
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControlError> {
+    /// Sends a request; `unanswered` where the driver drops it.
+    async fn ask<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<T>) -> Request,
+        unanswered: ControlError,
+    ) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
         let busy = |_| ControlError::Unavailable("the daemon is busy or stopping".to_owned());
         self.requests.try_send(make(reply)).map_err(busy)?;
-        answer.await.map_err(|_| ControlError::Unavailable("the daemon is stopping".to_owned()))
+        answer.await.map_err(|_| unanswered)
     }
+}
+
+fn stopping() -> ControlError {
+    ControlError::Unavailable("the daemon is stopping".to_owned())
 }

@@ -34,7 +34,6 @@ const STOP_REQUESTS: u32 = 3;
 type Resigned = oneshot::Sender<Result<Option<LeaderView>, ControlError>>;
 
 /// What the driver is built from.
-#[derive(Debug)]
 pub struct Parts {
     /// The candidate's id.
     pub id: String,
@@ -67,7 +66,6 @@ pub struct Parts {
 }
 
 /// The loop.
-#[derive(Debug)]
 pub struct Driver {
     parts: Parts,
     inputs: mpsc::Receiver<Input>,
@@ -91,7 +89,6 @@ struct Note {
     since: Wall,
     hlc: Hlc,
     last_update: Option<Wall>,
-    observed: Generation,
     /// When the vacancy that an elect transaction fills was seen.
     vacant: Option<Instant>,
     /// When we stopped acting, until the hand-over has committed.
@@ -110,7 +107,6 @@ impl Driver {
             since: started,
             hlc: hlc.tick(started),
             last_update: None,
-            observed: Generation(0),
             vacant: None,
             left: None,
             trimmed: false,
@@ -164,7 +160,9 @@ impl Driver {
         self.parts.heartbeat.beat(reading.now);
         let mut inputs = VecDeque::from([input]);
         if self.jumped(reading) {
-            tracing::warn!("the wall clock jumped against the boot clock: the guard is void until a renewal is confirmed");
+            tracing::warn!(
+                "the wall clock jumped against the boot clock: the guard is void until a renewal is confirmed"
+            );
             self.offset_ms = reading.offset_ms;
             inputs.push_front(Input::Session(SessionInput::ClockJumped));
         }
@@ -208,7 +206,8 @@ impl Driver {
                         }
                     }
                     ElectionInput::HandOverAnswered { outcome, .. } => {
-                        if let (crate::election::event::HandOverOutcome::Done { .. }, Some(left)) = (outcome, note.left) {
+                        if let (crate::election::event::HandOverOutcome::Done { .. }, Some(left)) = (outcome, note.left)
+                        {
                             self.parts.metrics.handed_over_after(reading.now.since(left));
                             note.left = None;
                         }
@@ -248,14 +247,16 @@ impl Driver {
                 self.task(async move { etcd.confirm(lease, round, &elections).await });
             }
             Output::Revoke { lease } => self.task(async move { etcd.revoke(lease).await }),
-            Output::Look { election, round, lease } => self.task(async move { etcd.look(election, round, lease).await }),
+            Output::Look { election, round, lease } => {
+                self.task(async move { etcd.look(election, round, lease).await })
+            }
             Output::Feel { election, round, suffixes } => {
                 self.task(async move { etcd.feel(election, round, &suffixes).await });
             }
             Output::Queue { election, lease } => self.task(async move { etcd.queue(election, lease).await }),
             Output::Elect { election, txn } => {
                 let since = now.before(Duration::from_millis(txn.leaderless_ms));
-                self.notes[election.0].vacant.get_or_insert(since);
+                self.notes[election.0].vacant = Some(since);
                 let stamp = self.stamp();
                 self.task(async move { etcd.elect(election, &txn, stamp).await });
             }
@@ -275,8 +276,12 @@ impl Driver {
                 }
             }
             Output::Rewound { remembered, seen } => {
-                tracing::error!(?remembered, revision = seen.revision.0, raft_term = seen.raft_term.0,
-                    "etcd's history went backwards: it was restored or wiped; beginning anew, and raising generations to what is remembered");
+                tracing::error!(
+                    ?remembered,
+                    revision = seen.revision.0,
+                    raft_term = seen.raft_term.0,
+                    "etcd's history went backwards: it was restored or wiped; beginning anew, and raising generations to what is remembered"
+                );
                 self.begin_anew();
             }
             Output::Reply { ticket, reply } => self.reply(ticket, reply),
@@ -346,10 +351,10 @@ impl Driver {
     }
 
     fn trim(&mut self, election: ElectionIndex) {
-        let Some(session) = self.parts.core.session() else { return };
+        let Some(key) = self.parts.core.standing(election).key.cloned() else { return };
         let (etcd, keep) = (self.parts.etcd.clone(), self.parts.history_limit);
         self.questions.spawn(async move {
-            if let Err(e) = etcd.trim_history(election, session.lease, keep).await {
+            if let Err(e) = etcd.trim_history(election, &key, keep).await {
                 tracing::debug!("history was not trimmed: {e}");
             }
         });
@@ -368,16 +373,13 @@ impl Driver {
             max_jump: self.parts.max_jump,
             etcd_seen: self.etcd_seen.filter(|seen| *seen <= now),
         };
+        self.parts.metrics.published(&snapshot, now);
         self.parts.publisher.publish(snapshot);
     }
 
     fn view(&mut self, election: ElectionIndex, wall: Wall) -> ElectionView {
         let standing = self.parts.core.standing(election);
         let note = &mut self.notes[election.0];
-        if standing.observed > note.observed {
-            note.observed = standing.observed;
-            self.parts.metrics.leader_changed(election);
-        }
         let shown = self.parts.publisher.shown(election);
         if shown.is_some_and(|(role, own)| (role, own) != (standing.role, standing.own)) {
             (note.since, note.hlc) = (wall, self.hlc.tick(wall));
@@ -446,7 +448,7 @@ impl Driver {
     ) {
         let etcd = self.parts.etcd.clone();
         self.questions.spawn(async move {
-            let records = etcd.history(election, page.limit, page.before).await;
+            let records = etcd.history(election, page.limit as u64, page.before).await;
             let answer = records
                 .map(|l| l.into_iter().map(|(record, revision)| HistoryRecord { record, revision }).collect())
                 .map_err(|e| ControlError::Unavailable(e.to_string()));

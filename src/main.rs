@@ -19,5 +19,5 @@ fn main() -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    daemon::run(config, options)
+    daemon::run(config, &options)
 }

@@ -97,10 +97,16 @@ impl Snapshot {
     #[must_use]
     pub fn leads_at(&self, election: ElectionIndex, at: Reading) -> Option<(Generation, Guard)> {
         let view = self.elections.get(election.0)?;
-        let (Role::Leader, Some(generation), Some(session)) = (view.role, view.own, self.session) else { return None };
+        let (Role::Leader, Some(generation)) = (view.role, view.own) else { return None };
+        self.session_at(at).map(|session| (generation, session.guard))
+    }
+
+    /// The session, if its guard holds at `at`.
+    #[must_use]
+    pub fn session_at(&self, at: Reading) -> Option<SessionView> {
         // A virtual machine paused with its boot clock stopped shows as a jump of the wall clock: nothing counts then.
         let jumped = u128::from(at.offset_ms.abs_diff(self.offset_ms)) > self.max_jump.as_millis();
-        (session.guard.holds_at(at.now) && !jumped).then_some((generation, session.guard))
+        self.session.filter(|session| session.guard.holds_at(at.now) && !jumped)
     }
 
     /// The role at `at`: a leader whose guard has passed is a follower, whatever was decided before.

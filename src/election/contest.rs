@@ -20,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) timing: &'a Timing,
     /// The lease, where leadership may rest on it now.
     pub(super) session: Option<LeaseId>,
+    /// The lease that own keys hang on, whether or not leadership may rest on it.
+    pub(super) lease: Option<LeaseId>,
     /// Draining or stopping: nobody queues any more.
     pub(super) retiring: bool,
     /// Stopping: nothing waits for the application's word.
@@ -45,6 +47,10 @@ pub(super) struct Contest {
     /// Queueing was refused without being applied; not tried again before.
     retry_at: Instant,
     raising: bool,
+    /// The newest generation that we led with.
+    ///
+    /// Invariant: none up to it is ever led with again. A key of ours that outlived its leadership may still be named.
+    spent: Generation,
     /// The application's term; a candidate behind the recorded one may not lead.
     term: u64,
 }
@@ -110,6 +116,7 @@ impl Contest {
             queue_at: now,
             retry_at: now,
             raising: false,
+            spent: Generation(0),
             term: 0,
         }
     }
@@ -349,7 +356,7 @@ impl Contest {
         // Without a known leader only a full look tells who heads the queue.
         let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
         if self.look.full || !known {
-            let lease = self.key().and(ctx.session);
+            let lease = self.key().and(ctx.lease);
             ctx.out.push(Output::Look { election, round, lease });
         } else {
             let suffixes = self.relied_on().into_iter().map(|k| k.suffix).collect();
@@ -510,8 +517,12 @@ impl Contest {
             None => return,
         };
         if let Some(record) = self.seen.names(&key) {
-            let (record, modified) = (record.clone(), self.seen.generation.modified());
-            self.lead(ctx, key, &record, modified);
+            let record = record.clone();
+            if record.generation > self.spent {
+                self.lead(ctx, key, &record);
+            } else {
+                self.become_(ctx, State::Leaving(Leaving::withdrawal(key, ctx.now)), Reason::Superseded);
+            }
             return;
         }
         let Ahead::Nothing { elect_at } = *ahead else { return };
@@ -565,7 +576,7 @@ impl Contest {
                 self.seen.queued = self.seen.queued.max(queue.len());
                 self.seen.queue = queue;
                 if waiting {
-                    self.lead(ctx, asked.clone(), &record, header.revision);
+                    self.lead(ctx, asked.clone(), &record);
                 }
             }
             (ElectOutcome::Refused { view }, Some(bid)) => {
@@ -590,16 +601,13 @@ impl Contest {
     }
 
     /// Etcd holds a record that names our key, and the guard holds: we lead.
-    fn lead(&mut self, ctx: &mut Context<'_>, key: CandidateKey, record: &GenerationRecord, modified: Revision) {
-        assert!(
-            record.generation > ctx.floor || record.generation >= self.seen.newest(),
-            "a token is never issued twice"
-        );
+    fn lead(&mut self, ctx: &mut Context<'_>, key: CandidateKey, record: &GenerationRecord) {
+        assert!(record.generation > self.spent, "a token is never issued twice");
         let reason = match record.cause {
             Cause::HandedOver => Reason::HandedOver,
             Cause::Elected | Cause::Raised => Reason::Elected,
         };
-        debug_assert_eq!(self.seen.generation.modified(), modified);
+        self.spent = record.generation;
         self.become_(ctx, State::Leading { key, generation: record.generation }, reason);
         self.watch(ctx);
     }
@@ -656,7 +664,13 @@ fn legal(from: Role, to: Role, reason: Reason) -> bool {
         (Role::Candidate, Role::Leader) => matches!(reason, R::Elected | R::HandedOver),
         (Role::Candidate, Role::Follower) => matches!(
             reason,
-            R::GuardExpired | R::LeaseLost | R::KeyDeleted | R::Drained | R::Shutdown | R::HistoryRewound
+            R::GuardExpired
+                | R::LeaseLost
+                | R::KeyDeleted
+                | R::Superseded
+                | R::Drained
+                | R::Shutdown
+                | R::HistoryRewound
         ),
         (Role::Leader, Role::Follower) => !matches!(reason, R::Started | R::Queued | R::Elected | R::HandedOver),
         (Role::Follower | Role::Observer, _)

@@ -35,7 +35,7 @@ use std::time::Duration;
 use self::contest::{Contest, Context, State};
 use self::event::{Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, SessionInput};
 use self::guard::Guard;
-use self::ids::{ElectionIndex, Generation, LeaseId, Revision};
+use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use self::leaving::Release;
 use self::ratchet::Ratchet;
 use self::record::{GenerationRecord, Header, HighWater, Holder};
@@ -109,6 +109,8 @@ pub struct Standing<'a> {
     pub queued: usize,
     /// The newest revision that contributed; 0 before the first contact.
     pub revision: Revision,
+    /// The own key, while one exists as far as we know.
+    pub key: Option<&'a CandidateKey>,
 }
 
 impl Core {
@@ -199,6 +201,7 @@ impl Core {
             queue_position: queued.and_then(|key| seen.queue.iter().position(|e| e.key == *key)),
             queued: seen.queued,
             revision: seen.revision,
+            key: contest.key(),
         }
     }
 
@@ -346,6 +349,7 @@ impl Core {
             now,
             timing: &self.timing,
             session: self.session.usable(now),
+            lease: self.session.alive().map(|a| a.lease),
             retiring: self.draining || self.stopping.is_some(),
             stopping: self.stopping.is_some(),
             floor: self.ratchet.floor(election),

@@ -71,8 +71,12 @@ impl Ratchet {
         self.floor[election.0] = self.floor[election.0].max(seen);
     }
 
-    /// Begins anew with another history, whose first answer this is; the floor stays.
+    /// Begins anew with another history, whose first answer this is. The floor rises above all that was known: a daemon that
+    /// knows nothing of the lost history may have minted its last generation once more.
     pub fn begin_anew(&mut self, now: Instant, first: &Header) {
+        for floor in self.floor.iter_mut().filter(|f| **f > Generation(0)) {
+            *floor = floor.next();
+        }
         self.expected = HighWater { revision: first.revision, raft_term: first.raft_term, ..HighWater::default() };
         self.expected.generations.resize(self.floor.len(), Generation::default());
         self.grown_at = Some(now);
@@ -132,9 +136,9 @@ mod tests {
             ratchet.generation_fits(at(7), &header(6, 4, 2), E, Generation(5)),
             "the new history is taken as it is"
         );
-        assert_eq!(ratchet.floor(E), Generation(42));
+        assert_eq!(ratchet.floor(E), Generation(43));
         let restarted = Ratchet::new(1, Some(ratchet.high_water()));
-        assert_eq!(restarted.floor(E), Generation(42));
+        assert_eq!(restarted.floor(E), Generation(43));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub async fn doctor(args: DoctorArgs, format: Format) -> Result<Exit, Failure> {
     for warning in warnings {
         say(&format!("warning: {warning}"));
     }
-    let findings = gather::gather(&config).await;
+    let findings = gather::gather(&config).await?;
     let remarks = examine(&findings, &config);
     let text: Vec<String> = remarks.iter().map(ToString::to_string).collect();
     let values: Vec<_> = remarks.iter().map(|r| json!({"level": r.level.word(), "text": r.text})).collect();

@@ -29,6 +29,7 @@ pub use certs::Certs;
 pub use daemon::{Daemon, DaemonBuilder, tenure};
 pub use etcd::{Etcd, EtcdBuilder};
 pub use eventually::{DEADLINE, Verdict, eventually, eventually_within};
+pub use http::request;
 pub use http::{Answer, Target};
 pub use member::Member;
 pub use ports::free_port;

@@ -1,0 +1,332 @@
+//! Connections: one client per member, made when first needed, made anew when its certificates, its history or its patience
+//! ran out. One client over several members would pick at random, remember nothing about their health, and hang on a silent
+//! one (tower's p2c balancer under tonic's `balance_channel`).
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, TlsOptions};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::Telemetry;
+use super::error::{Cause, Error, Kind};
+use super::session::Renewer;
+use super::tls::{Fingerprint, TlsFiles, read_file};
+use crate::clock::{self, Instant};
+use crate::config::EtcdConfig;
+
+/// etcd kills connections that are pinged more often than every 5 s (`--grpc-keepalive-min-time`).
+const PING_EVERY: Duration = Duration::from_secs(6);
+/// How long a ping may stay unanswered.
+const PING_LIMIT: Duration = Duration::from_secs(3);
+/// How often the TLS files are looked at, when something uses a connection.
+const TLS_CHECK_EVERY: Duration = Duration::from_secs(30);
+/// The same after a failure to connect, which an expired certificate may have caused.
+const TLS_CHECK_SOON: Duration = Duration::from_secs(1);
+/// How long a refused password is not tried again; etcd hashes each try with bcrypt, on purpose slowly.
+const LOGIN_BACKOFF: Duration = Duration::from_secs(5);
+/// So many tries in a row without an answer, over at least this time, and the connection is made anew: after a partition, TCP
+/// itself would wait out its last retransmission time-out, which by then is many seconds.
+const SILENT_TRIES: u32 = 3;
+const SILENT_FOR: Duration = Duration::from_secs(2);
+
+/// All members.
+pub(super) struct Pool {
+    pub members: Vec<Member>,
+    pub telemetry: Arc<dyn Telemetry>,
+    /// The member that answered last: asked first.
+    pub preferred: AtomicUsize,
+    /// The member that answered the last renewal.
+    pub renewed_by: AtomicUsize,
+    /// Counts the resets; whoever holds a stream or waits for an answer listens.
+    pub epoch: watch::Sender<u64>,
+    pub rng: Mutex<fastrand::Rng>,
+    settings: EtcdConfig,
+    tls: Option<Mutex<Tls>>,
+    /// Numbers the clients, so that a stream knows whether it belongs to the present one.
+    serial: AtomicU64,
+}
+
+/// One member.
+pub(super) struct Member {
+    pub endpoint: String,
+    /// Its keep-alive stream, while nobody uses it.
+    pub renewer: Mutex<Option<Renewer>>,
+    // An async lock, but held only while a client is put together, which touches no network.
+    slot: tokio::sync::Mutex<Option<Live>>,
+    health: Mutex<Health>,
+}
+
+#[derive(Default)]
+struct Health {
+    up: Option<bool>,
+    silent: u32,
+    silent_since: Option<Instant>,
+}
+
+struct Tls {
+    files: TlsFiles,
+    seen: Fingerprint,
+    options: TlsOptions,
+    version: u64,
+    checked: Instant,
+}
+
+/// A client and what belongs to it.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub client: Client,
+    pub serial: u64,
+    epoch: u64,
+    tls_version: u64,
+    retired: Arc<AtomicBool>,
+    login: Arc<Login>,
+}
+
+/// Who we are to one member. Each client has a token of its own, and the client library offers no way to share one.
+#[derive(Default)]
+struct Login {
+    /// How often a token was obtained; also names the present one.
+    count: AtomicU32,
+    /// Held while a token is being obtained: one at a time, since etcd hashes the password each time.
+    gate: Arc<tokio::sync::Mutex<Option<Refusal>>>,
+}
+
+struct Refusal {
+    until: Instant,
+    text: String,
+}
+
+impl Live {
+    /// Names the present token; 0 before the first.
+    pub(super) fn token(&self) -> u32 {
+        self.login.count.load(Ordering::Acquire)
+    }
+}
+
+impl Pool {
+    pub(super) fn new(settings: &EtcdConfig, telemetry: Arc<dyn Telemetry>, seed: u64) -> Result<Self, Error> {
+        if settings.endpoints.is_empty() {
+            return Err(Error::Settings { what: "no endpoints".into() });
+        }
+        if let Some(path) = settings.username.as_ref().and(settings.password_file.as_ref()) {
+            read_file(path)?;
+        }
+        let secure = settings.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let files = secure.then(|| TlsFiles::new(settings.tls.clone().unwrap_or_default(), settings.connect_timeout));
+        let tls = files.map(|files| Tls::new(files).map(Mutex::new)).transpose()?;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        // Daemons that start together spread over the members.
+        let preferred = AtomicUsize::new(rng.usize(..settings.endpoints.len()));
+        let member = |endpoint: &String| Member {
+            endpoint: endpoint.clone(),
+            renewer: Mutex::default(),
+            slot: tokio::sync::Mutex::default(),
+            health: Mutex::default(),
+        };
+        Ok(Self {
+            members: settings.endpoints.iter().map(member).collect(),
+            telemetry,
+            renewed_by: AtomicUsize::new(0),
+            preferred,
+            epoch: watch::Sender::new(0),
+            rng: Mutex::new(rng),
+            settings: settings.clone(),
+            tls,
+            serial: AtomicU64::new(0),
+        })
+    }
+
+    /// The client of a member, logged in if there is a user. Takes as long as the member does to log us in; the caller bounds it.
+    pub(super) async fn live(&self, index: usize, operation: &'static str) -> Result<Live, Error> {
+        let live = self.connected(index, operation).await?;
+        if self.settings.username.is_some() && live.token() == 0 {
+            self.login(index, &live, 0).await?;
+        }
+        Ok(live)
+    }
+
+    async fn connected(&self, index: usize, operation: &'static str) -> Result<Live, Error> {
+        let member = &self.members[index];
+        let (tls, tls_version) = self.tls_options();
+        let epoch = *self.epoch.borrow();
+        let mut slot = member.slot.lock().await;
+        if let Some(live) = slot.as_ref() {
+            let current = live.epoch == epoch && live.tls_version == tls_version;
+            if current && !live.retired.load(Ordering::Acquire) {
+                return Ok(live.clone());
+            }
+        }
+        let mut options = ConnectOptions::new()
+            .with_keep_alive(PING_EVERY, PING_LIMIT)
+            .with_keep_alive_while_idle(false)
+            .with_connect_timeout(self.settings.connect_timeout)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        // The client refuses TLS options for a plain endpoint.
+        if let Some(tls) = tls.filter(|_| member.endpoint.starts_with("https://")) {
+            options = options.with_tls(tls);
+        }
+        // Without a user in its options `connect` is lazy; with one it would authenticate here, unbounded.
+        let client = Client::connect([&member.endpoint], Some(options)).await.map_err(|error| Error::Request {
+            operation,
+            endpoint: member.endpoint.clone(),
+            source: error.into(),
+        })?;
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let live = Live { client, serial, epoch, tls_version, retired: Arc::default(), login: Arc::default() };
+        *slot = Some(live.clone());
+        Ok(live)
+    }
+
+    /// Obtains a token, unless somebody else has since the one named `stale`.
+    ///
+    /// The request runs in a task of its own, so that a try that gives up waiting does not throw the work away.
+    pub(super) async fn login(&self, index: usize, live: &Live, stale: u32) -> Result<(), Error> {
+        let endpoint = self.members[index].endpoint.clone();
+        let failed = |source| Error::Request { operation: "authenticate", endpoint: endpoint.clone(), source };
+        let (Some(user), Some(path)) = (self.settings.username.clone(), self.settings.password_file.clone()) else {
+            return Err(failed(Cause::local(Kind::Auth, "etcd asks for a user, and none is configured")));
+        };
+        let mut gate = Arc::clone(&live.login.gate).lock_owned().await;
+        if live.token() != stale {
+            return Ok(());
+        }
+        if let Some(refusal) = gate.as_ref().filter(|refusal| clock::now() < refusal.until) {
+            return Err(failed(Cause::local(Kind::Auth, refusal.text.clone())));
+        }
+        let limit = self.settings.connect_timeout + self.settings.request_timeout;
+        let (mut client, login, telemetry) =
+            (live.client.clone(), Arc::clone(&live.login), Arc::clone(&self.telemetry));
+        let task = tokio::spawn(async move {
+            let began = clock::now();
+            let result = authenticate(&mut client, user, &path, &endpoint, limit).await;
+            telemetry.request(
+                "authenticate",
+                result.as_ref().map_or_else(Error::code, |()| "ok"),
+                clock::now().since(began),
+            );
+            match &result {
+                Ok(()) => {
+                    login.count.fetch_add(1, Ordering::AcqRel);
+                    *gate = None;
+                }
+                Err(error) if matches!(error.kind(), Kind::Auth | Kind::Permission | Kind::Invalid) => {
+                    *gate = Some(Refusal { until: clock::now() + LOGIN_BACKOFF, text: error.to_string() });
+                }
+                Err(_) => {}
+            }
+            result
+        });
+        task.await.unwrap_or(Err(Error::Malformed { operation: "authenticate", what: "the task was stopped" }))
+    }
+
+    /// Takes note of how a try ended.
+    pub(super) fn note(&self, index: usize, live: Option<&Live>, result: Result<(), &Error>) {
+        let member = &self.members[index];
+        let answered = result.map_or_else(Error::answered, |()| true);
+        let mut health = lock(&member.health);
+        if answered {
+            (health.silent, health.silent_since) = (0, None);
+        } else {
+            health.silent += 1;
+            let since = *health.silent_since.get_or_insert_with(clock::now);
+            if health.silent >= SILENT_TRIES && clock::now().since(since) >= SILENT_FOR {
+                (health.silent, health.silent_since) = (0, None);
+                if let Some(live) = live {
+                    live.retired.store(true, Ordering::Release);
+                }
+            }
+            self.tls_check_soon();
+        }
+        if health.up.replace(answered) != Some(answered) {
+            self.telemetry.endpoint_up(&member.endpoint, answered);
+        }
+    }
+
+    /// Drops every client and every stream.
+    pub(super) fn reset(&self) {
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        for member in &self.members {
+            *lock(&member.renewer) = None;
+        }
+    }
+
+    /// `by`, made between half and one and a half times as long, so that daemons that failed together do not return together.
+    pub(super) fn jittered(&self, by: Duration) -> Duration {
+        by.mul_f64(0.5 + lock(&self.rng).f64())
+    }
+
+    fn tls_options(&self) -> (Option<TlsOptions>, u64) {
+        let Some(tls) = &self.tls else { return (None, 0) };
+        let mut tls = lock(tls);
+        if clock::now().since(tls.checked) >= TLS_CHECK_EVERY {
+            tls.check();
+        }
+        (Some(tls.options.clone()), tls.version)
+    }
+
+    fn tls_check_soon(&self) {
+        if let Some(tls) = &self.tls {
+            let mut tls = lock(tls);
+            if clock::now().since(tls.checked) >= TLS_CHECK_SOON {
+                tls.check();
+            }
+        }
+    }
+}
+
+impl Tls {
+    fn new(files: TlsFiles) -> Result<Self, Error> {
+        // Looked at before reading: a change in between is noticed next time.
+        let seen = files.fingerprint();
+        let options = files.load()?;
+        Ok(Self { files, seen, options, version: 0, checked: clock::now() })
+    }
+
+    /// Reads changed files. Files that cannot be read leave things as they are, and are tried again: a rotation may be half done.
+    fn check(&mut self) {
+        self.checked = clock::now();
+        let seen = self.files.fingerprint();
+        if seen == self.seen {
+            return;
+        }
+        match self.files.load() {
+            Ok(options) => {
+                tracing::info!("the TLS files for etcd changed: connecting anew");
+                (self.seen, self.options, self.version) = (seen, options, self.version + 1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the TLS files for etcd changed, and cannot be read: keeping the old ones");
+            }
+        }
+    }
+}
+
+async fn authenticate(
+    client: &mut Client,
+    user: String,
+    path: &std::path::Path,
+    endpoint: &str,
+    limit: Duration,
+) -> Result<(), Error> {
+    let operation = "authenticate";
+    let failed = |source| Error::Request { operation, endpoint: endpoint.to_owned(), source };
+    // Read each time: passwords are rotated by replacing the file.
+    let text = read_file(path)?;
+    let password = String::from_utf8_lossy(&text).trim_end_matches(['\r', '\n']).to_owned();
+    match timeout(limit, client.update_user(Some((user, password)))).await {
+        Ok(Ok(())) => Ok(()),
+        // Auth may be switched on later; until then requests need no token.
+        Ok(Err(error)) if error.to_string().contains("authentication is not enabled") => Ok(()),
+        Ok(Err(error)) => Err(failed(error.into())),
+        Err(_) => Err(Error::Silent { operation, endpoint: endpoint.to_owned(), limit }),
+    }
+}
+
+/// Locks; a panic elsewhere leaves these values usable, since each is written in one step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,177 @@
+//! Hedged calls: ask the preferred member, ask the next one when it keeps silent, take the first answer.
+//!
+//! # Writes
+//!
+//! A write that got no answer may still be applied, by a member that merely was slow. Every write of ours compares revisions
+//! that its own success changes (the generation key's `mod_revision`, a key's `create_revision`), so of several copies at most
+//! one commits. What a second copy's refusal proves is another matter, and why [`Done::open`] exists: the caller must find out
+//! whether the *first* copy made the compare fail, and may call a write refused only if no copy can commit any more.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{sleep, timeout};
+
+use super::connect::{Live, Pool};
+use super::error::{Cause, Error, Kind};
+use crate::clock;
+
+/// The most tries of one call, over all members.
+pub(super) const MAX_TRIES: usize = 8;
+
+/// How a call is tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    /// Its name in errors and metrics.
+    pub name: &'static str,
+    /// For one try.
+    pub cap: Duration,
+    /// For all tries together.
+    pub total: Duration,
+    /// When the second try starts.
+    pub hedge: Duration,
+    /// The pause between tries doubles up to this: an etcd that is slow for everyone must not be asked ever more often.
+    pub hedge_max: Duration,
+    /// The member to ask first; without one, the one that answered last.
+    pub start: Option<usize>,
+}
+
+/// A try's answer.
+pub(super) struct Done<T> {
+    pub value: T,
+    /// Read before the answered try left.
+    pub sent_at: clock::Instant,
+    /// Read before the first try left.
+    pub began: clock::Instant,
+    /// Who gave it.
+    pub member: usize,
+    /// Another try of this call may have been applied, or may be yet.
+    pub open: bool,
+}
+
+/// No answer.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: Error,
+    /// Some try of this call may have been applied, or may be yet.
+    pub open: bool,
+}
+
+/// What one try works with.
+pub(super) struct Target {
+    pub live: Live,
+    pub member: usize,
+}
+
+impl Pool {
+    /// Tries `op` on one member after the other until one answers.
+    pub(super) async fn hedged<T, F, Fut>(&self, call: &Call, op: F) -> Result<Done<T>, Failed>
+    where
+        F: Fn(Target) -> Fut,
+        Fut: Future<Output = Result<T, Cause>>,
+    {
+        let began = clock::now();
+        let first = call.start.unwrap_or_else(|| self.preferred.load(Ordering::Relaxed));
+        let start = |nth: usize| self.attempt(call, (first + nth) % self.members.len(), &op);
+        let mut epoch = self.epoch.subscribe();
+        let mut tries = FuturesUnordered::new();
+        tries.push(start(0));
+        let (mut started, mut pause, mut open, mut last) = (1, call.hedge, false, None);
+        let mut next = Box::pin(sleep(pause));
+        let mut end = Box::pin(sleep(call.total));
+        loop {
+            tokio::select! {
+                biased;
+                _ = epoch.changed() => {
+                    return Err(Failed { error: Error::Reset { operation: call.name }, open: true });
+                }
+                Some((member, result)) = tries.next() => match result {
+                    Ok((value, sent_at)) => {
+                        self.preferred.store(member, Ordering::Relaxed);
+                        return Ok(Done { value, sent_at, began, member, open: open || !tries.is_empty() });
+                    }
+                    Err(error) => {
+                        open |= error.kind().may_commit();
+                        if error.kind().is_final() {
+                            return Err(Failed { error, open: open || !tries.is_empty() });
+                        }
+                        last = Some(error);
+                        if started < self.members.len() {
+                            tries.push(start(started));
+                            started += 1;
+                        } else if started >= MAX_TRIES && tries.is_empty() {
+                            break;
+                        }
+                    }
+                },
+                () = &mut next, if started < MAX_TRIES => {
+                    tries.push(start(started));
+                    started += 1;
+                    pause = (pause * 2).min(call.hedge_max).max(call.hedge);
+                    next = Box::pin(sleep(self.jittered(pause)));
+                }
+                () = &mut end => break,
+            }
+        }
+        let open = open || !tries.is_empty();
+        let error = Error::Exhausted { operation: call.name, limit: call.total, last: last.map(Box::new) };
+        Err(Failed { error, open })
+    }
+
+    /// One try on one member, within its limit; a refused token is renewed once.
+    async fn attempt<T, F, Fut>(
+        &self,
+        call: &Call,
+        member: usize,
+        op: &F,
+    ) -> (usize, Result<(T, clock::Instant), Error>)
+    where
+        F: Fn(Target) -> Fut,
+        Fut: Future<Output = Result<T, Cause>>,
+    {
+        let began = clock::now();
+        let endpoint = &self.members[member].endpoint;
+        let left = AtomicBool::new(false);
+        let mut used = None;
+        let work = async {
+            let live = self.live(member, call.name).await?;
+            used = Some(live.clone());
+            for renewed in [false, true] {
+                let token = live.token();
+                left.store(true, Ordering::Relaxed);
+                let sent_at = clock::now();
+                match op(Target { live: live.clone(), member }).await {
+                    Ok(value) => return Ok((value, sent_at)),
+                    // Not applied, whatever it was: etcd checks the token before it proposes and again before it applies.
+                    Err(cause) if cause.kind() == Kind::Auth && !renewed => {
+                        left.store(false, Ordering::Relaxed);
+                        self.login(member, &live, token).await?;
+                    }
+                    Err(source) => {
+                        return Err(Error::Request { operation: call.name, endpoint: endpoint.clone(), source });
+                    }
+                }
+            }
+            Err(Error::Malformed { operation: call.name, what: "two tries that neither failed nor succeeded" })
+        };
+        let result = timeout(call.cap, work).await.unwrap_or_else(|_| {
+            let (operation, endpoint, limit) = (call.name, endpoint.clone(), call.cap);
+            Err(if left.load(Ordering::Relaxed) {
+                Error::Silent { operation, endpoint, limit }
+            } else {
+                let source = Cause::local(Kind::Unreachable, "not connected and logged in within the limit");
+                Error::Request { operation, endpoint, source }
+            })
+        });
+        self.note(member, used.as_ref(), result.as_ref().map(|_| ()));
+        if result.is_err() && call.name == "keep_alive" {
+            self.telemetry.keepalive_failed(endpoint);
+        }
+        let code = result.as_ref().map_or_else(Error::code, |_| "ok");
+        self.telemetry.request(call.name, code, clock::now().since(began));
+        (member, result)
+    }
+}

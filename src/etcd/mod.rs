@@ -1,0 +1,166 @@
+//! The etcd edge: everything that Tenure says to etcd, and nothing that it decides.
+//!
+//! Each method answers one of the core's outputs with exactly one input, within bounded time. Nothing here retries beyond one
+//! call, remembers what it read, or knows a role. No type of the client library leaves this module.
+//!
+//! * `connect` one client per member, tokens, certificates · `hedge` how a call is tried, and what a failed write proves
+//! * `session` the lease · `look` reading an election · `campaign` the transactions · `history` the audit in etcd
+//! * `watch` one stream for all elections · `doctor` questions of people
+//! * `keys`, `codec` where things are, and how they are written
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Hlc, Wall};
+use crate::config::EtcdConfig;
+use crate::election::ids::{ElectionIndex, ElectionName, LeaseId};
+use crate::election::record::{CandidateInfo, Header};
+use crate::timing::Timing;
+
+mod campaign;
+mod codec;
+mod connect;
+mod doctor;
+mod error;
+mod hedge;
+mod history;
+mod keys;
+mod look;
+mod session;
+mod tls;
+mod watch;
+mod watch_stream;
+
+pub use doctor::EndpointStatus;
+pub use error::{Cause, Error, Kind};
+pub use watch::Watcher;
+
+use connect::Pool;
+use hedge::Call;
+use keys::Keys;
+
+/// Who this daemon is, as its records say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The candidate's id.
+    pub id: String,
+    /// Where it is reached; may be empty.
+    pub url: String,
+    /// Its Tenure version.
+    pub version: String,
+    /// The elections, in the order of the configuration, each with this candidate's priority.
+    pub elections: Vec<(ElectionName, i32)>,
+}
+
+/// The time that a record carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// For people.
+    pub wall: Wall,
+    /// For order.
+    pub hlc: Hlc,
+}
+
+/// What the edge tells of itself. Called often, from several tasks; must not block.
+pub trait Telemetry: Send + Sync {
+    /// One try of one request ended. `code` is `ok`, a gRPC status in snake case, `timeout`, or a word for a local failure.
+    fn request(&self, method: &'static str, code: &'static str, took: Duration);
+    /// A member began or ceased to answer. Called for changes only, and for the first answer.
+    fn endpoint_up(&self, endpoint: &str, up: bool);
+    /// One try of a renewal failed at this member; others may have succeeded.
+    fn keepalive_failed(&self, endpoint: &str);
+    /// A watch ended and will be made anew. `cause` is one of `auth`, `broken`, `canceled`, `compacted`, `reset`, `silent`.
+    fn watch_restarted(&self, cause: &'static str);
+}
+
+/// The way to etcd. Cheap to clone.
+#[derive(Clone)]
+pub struct Etcd {
+    edge: Arc<Edge>,
+}
+
+/// What all clones share.
+struct Edge {
+    pool: Pool,
+    identity: Identity,
+    keys: Vec<Keys>,
+    limits: Limits,
+}
+
+/// The named bounds of every wait.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    hedge: Duration,
+    try_limit: Duration,
+    request: Duration,
+    ttl: Duration,
+}
+
+impl Etcd {
+    /// Prepares the way to etcd; connects nothing.
+    ///
+    /// Needs no runtime yet, but every other method does.
+    ///
+    /// # Errors
+    /// A TLS or password file cannot be read, or there is no endpoint.
+    pub fn new(
+        config: &EtcdConfig,
+        identity: Identity,
+        timing: &Timing,
+        telemetry: Arc<dyn Telemetry>,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let keys = identity.elections.iter().map(|(name, _)| Keys::new(&config.prefix, name.as_str())).collect();
+        let limits = Limits {
+            hedge: timing.hedge_after(),
+            try_limit: timing.try_limit(),
+            request: config.request_timeout,
+            ttl: timing.ttl(),
+        };
+        Ok(Self { edge: Arc::new(Edge { pool: Pool::new(config, telemetry, seed)?, identity, keys, limits }) })
+    }
+
+    /// Drops every connection and stream: they may belong to a history that is no more. Calls under way fail, writes among them
+    /// as unknown; watchers report themselves broken and wait for new plans.
+    pub fn reset(&self) {
+        self.edge.pool.reset();
+    }
+}
+
+impl Edge {
+    /// The keys of an election. An index is only ever made from the configuration that made `keys`.
+    fn keys(&self, election: ElectionIndex) -> &Keys {
+        &self.keys[election.0]
+    }
+
+    /// What our candidate key says.
+    fn candidate(&self, election: ElectionIndex, term: u64) -> CandidateInfo {
+        let Identity { id, url, version, elections } = &self.identity;
+        let priority = elections[election.0].1;
+        CandidateInfo { id: id.clone(), url: url.clone(), term, priority, version: version.clone() }
+    }
+
+    /// Requests on which the lease depends: tries of TTL/10, all of them within TTL/5, the interval of renewals.
+    fn urgent(&self, name: &'static str) -> Call {
+        let Limits { hedge, try_limit, ttl, .. } = self.limits;
+        Call { name, cap: try_limit, total: ttl / 5, hedge, hedge_max: hedge, start: None }
+    }
+
+    /// Everything else. A try is given all the time there is, since asking the next member does not wait for it to end: a
+    /// commit that waits for a slow disk must not be thrown away while it is under way.
+    fn patient(&self, name: &'static str) -> Call {
+        let Limits { hedge, try_limit, request, .. } = self.limits;
+        Call { name, cap: request, total: request, hedge, hedge_max: try_limit.max(hedge), start: None }
+    }
+}
+
+/// Reads the header of an answer.
+fn header(of: Option<&etcd_client::ResponseHeader>, sent_at: crate::clock::Instant) -> Option<Header> {
+    use crate::election::ids::{RaftTerm, Revision};
+    of.map(|h| Header { sent_at, revision: Revision(h.revision()), raft_term: RaftTerm(h.raft_term()) })
+}
+
+/// Leases that we hang keys on are positive.
+const fn lease_of(kv: &etcd_client::KeyValue) -> LeaseId {
+    LeaseId(kv.lease())
+}

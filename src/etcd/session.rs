@@ -1,0 +1,191 @@
+//! The session: one lease, its renewals, and the reads that confirm them.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use etcd_client::{GetOptions, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
+
+use super::connect::lock;
+use super::error::{Cause, Error, Kind};
+use super::hedge::{Failed, Target};
+use super::look::Answers;
+use super::{Edge, Etcd, header, lease_of};
+use crate::clock;
+use crate::election::event::{Input, Round, SessionInput};
+use crate::election::ids::{ElectionIndex, LeaseId, Revision};
+use crate::election::record::{Header, OwnKey};
+
+/// A keep-alive stream that is open and quiet.
+///
+/// Invariant: no request on it is unanswered. Answers carry no request id, so a stream with an outstanding request is dropped,
+/// never kept: its late answer would pass for the answer to a later request and earn a deadline that nobody granted.
+pub(super) struct Renewer {
+    lease: LeaseId,
+    serial: u64,
+    token: u32,
+    keeper: LeaseKeeper,
+    stream: LeaseKeepAliveStream,
+}
+
+/// A renewal's answer.
+struct Beat {
+    ttl: Duration,
+    header: Header,
+}
+
+impl Etcd {
+    /// Asks for a lease.
+    pub async fn grant(&self, ttl: Duration) -> Input {
+        Input::Session(self.edge.grant(ttl).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "no lease");
+            SessionInput::GrantFailed
+        }))
+    }
+
+    /// Renews the lease. The answer's `sent_at` is that of the very message that was answered.
+    ///
+    /// `elsewhere`: begins at another member than the one that answered last, and on fresh streams everywhere.
+    pub async fn keep_alive(&self, lease: LeaseId, round: Round, elsewhere: bool) -> Input {
+        let edge = &self.edge;
+        let mut call = edge.urgent("keep_alive");
+        if elsewhere {
+            let members = &edge.pool.members;
+            for member in members {
+                *lock(&member.renewer) = None;
+            }
+            call.start = Some((edge.pool.renewed_by.load(Ordering::Relaxed) + 1) % members.len());
+        }
+        let answer = edge.pool.hedged(&call, |target| edge.renew(target, lease)).await;
+        Input::Session(match answer {
+            Ok(done) => {
+                edge.pool.renewed_by.store(done.member, Ordering::Relaxed);
+                let Beat { ttl, header } = done.value;
+                SessionInput::KeepAliveAnswered { lease, round, ttl, header }
+            }
+            Err(Failed { error, .. }) if error.kind() == Kind::LeaseUnknown => SessionInput::LeaseUnknown { lease },
+            Err(Failed { error, .. }) => {
+                tracing::debug!(%error, %lease, "not renewed");
+                SessionInput::KeepAliveFailed { lease, round }
+            }
+        })
+    }
+
+    /// Reads the own keys, linearizably.
+    pub async fn confirm(&self, lease: LeaseId, round: Round, elections: &[ElectionIndex]) -> Input {
+        Input::Session(match self.edge.confirm(lease, elections).await {
+            Ok((header, keys)) => SessionInput::Confirmed { lease, round, header, keys },
+            Err(error) => {
+                tracing::debug!(%error, %lease, "not confirmed");
+                SessionInput::ConfirmFailed { lease, round }
+            }
+        })
+    }
+
+    /// Gives the lease up. A lease that etcd does not know is gone as well.
+    pub async fn revoke(&self, lease: LeaseId) -> Input {
+        let edge = &self.edge;
+        let revoke =
+            |mut target: Target| async move { target.live.client.lease_revoke(lease.0).await.map_err(Cause::from) };
+        Input::Session(match edge.pool.hedged(&edge.patient("revoke"), revoke).await {
+            Ok(_) => SessionInput::Revoked { lease },
+            Err(Failed { error, .. }) if error.kind() == Kind::LeaseUnknown => SessionInput::Revoked { lease },
+            Err(Failed { error, .. }) => {
+                tracing::debug!(%error, %lease, "not revoked");
+                SessionInput::RevokeFailed { lease }
+            }
+        })
+    }
+}
+
+impl Edge {
+    /// Each try asks for an id of its own. Were the copies of a hedged grant to share one, `lease already exists` could mean
+    /// "my first copy" as well as "another daemon's", and two daemons would renew one lease. A copy that loses leaves a lease
+    /// without keys, which ends by its TTL.
+    async fn grant(&self, ttl: Duration) -> Result<SessionInput, Error> {
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let done = self
+            .pool
+            .hedged(&self.patient("grant"), |target| async move {
+                let id = lock(&self.pool.rng).i64(1..i64::MAX);
+                let sent_at = clock::now();
+                let options = LeaseGrantOptions::new().with_id(id);
+                let answer = target.live.client.lease_client().grant(seconds, Some(options)).await;
+                answer.map(|answer| (id, sent_at, answer)).map_err(Cause::from)
+            })
+            .await
+            .map_err(|failed| failed.error)?;
+        let (id, sent_at, answer) = done.value;
+        let malformed = |what| Error::Malformed { operation: "grant", what };
+        // What etcd granted counts: it raises small TTLs to 1.5 election timeouts (`minTTL` in etcd's server.go).
+        let ttl = u64::try_from(answer.ttl()).ok().filter(|ttl| *ttl > 0).ok_or_else(|| malformed("no TTL"))?;
+        if answer.id() != id {
+            return Err(malformed("another lease than the one asked for"));
+        }
+        let header = header(answer.header(), sent_at).ok_or_else(|| malformed("no header"))?;
+        Ok(SessionInput::Granted { lease: LeaseId(id), ttl: Duration::from_secs(ttl), header })
+    }
+
+    /// One renewal on one member: on its open stream, or on a fresh one where there is none or it turns out broken.
+    ///
+    /// The stream is taken out while in use. A try that is dropped (too slow, or another member answered) takes it along, so
+    /// the next try here opens a fresh one, which also gets around an etcd member that is stuck forwarding to a dead leader.
+    async fn renew(&self, mut target: Target, lease: LeaseId) -> Result<Beat, Cause> {
+        let slot = &self.pool.members[target.member].renewer;
+        let (serial, token) = (target.live.serial, target.live.token());
+        let open = lock(slot).take().filter(|r| r.lease == lease && r.serial == serial && r.token == token);
+        if let Some(mut renewer) = open
+            && let Ok(beat) = renewer.beat().await
+        {
+            return Ok(self.keep(&target, renewer, beat));
+        }
+        // Opening sends a first request, and the client library hides its answer's TTL and header, so that one earns nothing.
+        let (keeper, stream) = target.live.client.lease_keep_alive(lease.0).await?;
+        let mut renewer = Renewer { lease, serial, token, keeper, stream };
+        let beat = renewer.beat().await?;
+        Ok(self.keep(&target, renewer, beat))
+    }
+
+    fn keep(&self, target: &Target, renewer: Renewer, beat: Beat) -> Beat {
+        if beat.ttl > Duration::ZERO {
+            *lock(&self.pool.members[target.member].renewer) = Some(renewer);
+        }
+        beat
+    }
+
+    async fn confirm(&self, lease: LeaseId, elections: &[ElectionIndex]) -> Result<(Header, Vec<OwnKey>), Error> {
+        let get = |e: &ElectionIndex| TxnOp::get(self.keys(*e).own(lease), Some(GetOptions::new().with_keys_only()));
+        // Reads only, none of them serializable: etcd serves it by ReadIndex, without the raft log (v3_server.go, `Txn`).
+        let txn = Txn::new().and_then(elections.iter().map(get).collect::<Vec<_>>());
+        let done = self.txn(&self.urgent("confirm"), txn).await.map_err(|failed| failed.error)?;
+        let mut answers = Answers::new("confirm", &done.value)?;
+        let header = answers.header(done.sent_at);
+        let mut keys = Vec::with_capacity(elections.len());
+        for election in elections {
+            let answer = answers.next()?;
+            // A key without our lease is not ours any more: it would outlive us.
+            let ours = answer.kvs().first().filter(|kv| lease_of(kv) == lease);
+            keys.push(OwnKey {
+                election: *election,
+                created: Revision(ours.map_or(0, etcd_client::KeyValue::create_revision)),
+            });
+        }
+        Ok((header, keys))
+    }
+}
+
+impl Renewer {
+    async fn beat(&mut self) -> Result<Beat, Cause> {
+        let sent_at = clock::now();
+        self.keeper.keep_alive().await?;
+        let answer = self.stream.message().await?.ok_or_else(|| closed("the stream ended"))?;
+        if answer.id() != self.lease.0 {
+            return Err(closed("an answer for another lease"));
+        }
+        let header = header(answer.header(), sent_at).ok_or_else(|| closed("an answer without a header"))?;
+        Ok(Beat { ttl: Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(0)), header })
+    }
+}
+
+fn closed(what: &str) -> Cause {
+    Cause::local(Kind::Unknown, what)
+}

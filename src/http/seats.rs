@@ -1,0 +1,226 @@
+//! How many connections one listener holds, and who leaves when the house is full.
+//!
+//! A connection waits for its client most of the time. So that many idle or slow clients cannot shut the probes out, a new
+//! connection that finds no seat takes that of whoever has kept us waiting longest.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::clock;
+
+/// How long a newcomer waits before it looks again for somebody to send away.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Whoever was served within this time is still being written to.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// What the holder of a seat is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Doing {
+    /// Waiting for the client: idle, or its request is incomplete.
+    Waiting,
+    /// Working on an answer.
+    Serving,
+    /// A long poll: it may be ended early, with an answer.
+    Polling,
+}
+
+/// The seats of one listener.
+#[derive(Debug)]
+pub struct Seats {
+    free: Arc<Semaphore>,
+    count: u32,
+    taken: Mutex<HashMap<u64, Arc<Place>>>,
+    next: AtomicU64,
+    /// Connections that were accepted and wait for a seat.
+    queueing: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Place {
+    doing: AtomicU8,
+    since: AtomicU64,
+    /// Ends the connection.
+    leave: Notify,
+    /// Ends a long poll, with an answer.
+    hurry: Notify,
+}
+
+/// One connection's seat; free again when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    id: u64,
+    place: Arc<Place>,
+    seats: Arc<Seats>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seats {
+    /// That many seats, at least one.
+    pub fn new(count: usize) -> Arc<Self> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).clamp(1, 1 << 20);
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(count as usize)),
+            count,
+            taken: Mutex::default(),
+            next: AtomicU64::new(0),
+            queueing: AtomicUsize::new(0),
+        })
+    }
+
+    /// A seat, as soon as there is one.
+    pub async fn take(self: &Arc<Self>) -> Seat {
+        let waiting = Queueing::new(&self.queueing);
+        let permit = loop {
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+                break permit;
+            }
+            self.send_someone_away();
+            let freed = timeout(LOOK_AGAIN, Arc::clone(&self.free).acquire_owned()).await;
+            if let Ok(Ok(permit)) = freed {
+                break permit;
+            }
+        };
+        drop(waiting);
+        let place = Arc::new(Place {
+            doing: AtomicU8::new(Doing::Waiting as u8),
+            since: AtomicU64::new(clock::now().as_nanos()),
+            leave: Notify::new(),
+            hurry: Notify::new(),
+        });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.locked().insert(id, Arc::clone(&place));
+        Seat { id, place, seats: Arc::clone(self), _permit: permit }
+    }
+
+    /// Whether somebody waits for a seat: then every answer also ends its connection.
+    pub fn crowded(&self) -> bool {
+        self.queueing.load(Ordering::Relaxed) > 0
+    }
+
+    /// Frees the seat of whoever has kept us waiting longest; failing that, ends the oldest poll.
+    pub fn send_someone_away(&self) {
+        let taken = self.locked();
+        let oldest = |doing: Doing| {
+            taken
+                .values()
+                .filter(|p| p.doing.load(Ordering::Relaxed) == doing as u8)
+                .map(|p| (p.since.load(Ordering::Relaxed), p))
+                .min_by_key(|(since, _)| *since)
+                .map(|(_, place)| place)
+        };
+        if let Some(place) = oldest(Doing::Waiting) {
+            place.leave.notify_one();
+        } else if let Some(place) = oldest(Doing::Polling) {
+            place.hurry.notify_one();
+        }
+    }
+
+    /// Ends what waits for clients at once, polls with an answer, and everything else after `limit`.
+    pub async fn empty(&self, limit: Duration) {
+        let everyone_left = async {
+            while timeout(LOOK_AGAIN, self.free.acquire_many(self.count)).await.is_err() {
+                self.send_all_away();
+            }
+        };
+        if timeout(limit, everyone_left).await.is_err() {
+            self.locked().values().for_each(|place| place.leave.notify_one());
+        }
+    }
+
+    fn send_all_away(&self) {
+        let now = clock::now();
+        for place in self.locked().values() {
+            let since = now.since(clock::Instant::from_nanos(place.since.load(Ordering::Relaxed)));
+            if place.doing.load(Ordering::Relaxed) == Doing::Waiting as u8 && since > SETTLED {
+                place.leave.notify_one();
+            }
+            place.hurry.notify_one();
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Place>>> {
+        // Each entry stands for itself: a panic elsewhere cannot have left the map half written.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a newcomer for as long as it waits, also when its wait is cut short.
+struct Queueing<'a>(&'a AtomicUsize);
+
+impl<'a> Queueing<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Queueing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Seat {
+    /// Says what the connection is doing from now on.
+    pub fn now(&self, doing: Doing) {
+        self.place.since.store(clock::now().as_nanos(), Ordering::Relaxed);
+        self.place.doing.store(doing as u8, Ordering::Relaxed);
+    }
+
+    /// Ready when the connection must end.
+    pub async fn asked_to_leave(&self) {
+        self.place.leave.notified().await;
+    }
+
+    /// Ready when a long poll must answer.
+    pub async fn asked_to_hurry(&self) {
+        self.place.hurry.notified().await;
+    }
+
+    /// Whether somebody waits for a seat.
+    pub fn crowded(&self) -> bool {
+        self.seats.crowded()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.locked().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_newcomer_takes_the_seat_of_whoever_kept_us_waiting_longest() {
+        let seats = Seats::new(2);
+        let (first, second) = (seats.take().await, seats.take().await);
+        first.now(Doing::Serving);
+        let newcomer = tokio::spawn({
+            let seats = Arc::clone(&seats);
+            async move { seats.take().await }
+        });
+        second.asked_to_leave().await;
+        assert!(seats.crowded());
+        drop(second);
+        newcomer.await.expect("the newcomer gets the seat");
+        assert!(!seats.crowded());
+    }
+
+    #[tokio::test]
+    async fn the_house_is_empty_after_the_limit() {
+        let seats = Seats::new(1);
+        let seat = seats.take().await;
+        seat.now(Doing::Serving);
+        seats.empty(Duration::from_millis(10)).await;
+        seat.asked_to_leave().await;
+    }
+}

@@ -1,0 +1,67 @@
+//! The body of a request, read or not.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+
+/// The most that is read of a body that nobody wants, 16 MiB.
+const LINGER_BYTES: usize = 16 << 20;
+
+/// A request's body that is drained when it is dropped unread.
+///
+/// Many clients send the whole body before they look at the answer, and lose the answer when the connection closes while
+/// they send. So what is left is read and thrown away, beside the answer, within `limit` and [`LINGER_BYTES`].
+#[derive(Debug)]
+pub struct Upload {
+    inner: Option<Incoming>,
+    limit: Duration,
+}
+
+impl Upload {
+    /// Wraps a body. `lingering` is false where the client waits for our leave to send (`Expect`).
+    pub fn new(inner: Incoming, limit: Duration, lingering: bool) -> Self {
+        Self { inner: Some(inner), limit: if lingering { limit } else { Duration::ZERO } }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.inner.as_mut().map_or(Poll::Ready(None), |inner| Pin::new(inner).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        if self.limit.is_zero() || inner.is_end_stream() {
+            return;
+        }
+        let limit = self.limit;
+        // The connection itself may be what is being dropped, with the runtime: then there is nobody to drain for.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(limit, drain(inner)));
+        }
+    }
+}
+
+async fn drain(mut body: Incoming) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
+}

@@ -1,0 +1,204 @@
+//! How fast leadership moves, and that promises hold while it does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, EventType, WatchOptions};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::support::{Daemon, Etcd, eventually};
+
+/// Rounds of each measurement; `TENURE_TEST_LONG=1` makes figures worth quoting.
+fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var_os("TENURE_TEST_LONG").is_some() { long } else { short }
+}
+
+/// Prints and returns the median and the 99th percentile.
+fn percentiles(what: &str, mut took: Vec<Duration>) -> (Duration, Duration) {
+    took.sort();
+    let at = |p: usize| took[(took.len() - 1) * p / 100];
+    println!("{what}: p50 {:?}, p99 {:?}, n = {}", at(50), at(99), took.len());
+    (at(50), at(99))
+}
+
+async fn three(etcd: &Etcd) -> Vec<Daemon> {
+    let mut daemons = Vec::new();
+    for n in 0..3 {
+        daemons.push(Daemon::builder(&format!("pod-{n}"), etcd).ttl("2s").start().await);
+    }
+    daemons
+}
+
+/// The one that leads with a generation above `past`, and that generation.
+async fn leader_past(daemons: &[Daemon], past: u64) -> (usize, u64) {
+    eventually("somebody leads", async || {
+        for (n, daemon) in daemons.iter().enumerate() {
+            let answer = daemon.get("/leader").await.ok();
+            if let Some(generation) = answer.filter(|a| a.status == 200).and_then(|a| a.json()["generation"].as_u64())
+                && generation > past
+            {
+                return Some((n, generation));
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// A change that etcd committed: a generation, or the end of a candidate's key; and when we heard of it.
+struct Change {
+    deleted: bool,
+    at: Instant,
+}
+
+/// Watches everything under the prefix.
+async fn changes(etcd: &Etcd) -> mpsc::UnboundedReceiver<Change> {
+    let mut client = Client::connect([etcd.endpoint()], None).await.expect("a client");
+    let mut watch = client.watch("/tenure/", Some(WatchOptions::new().with_prefix())).await.expect("a watch");
+    #[allow(clippy::disallowed_methods, reason = "a test's own record, read at its end")]
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let _client = client;
+        while let Ok(Some(message)) = watch.message().await {
+            let at = Instant::now();
+            for event in message.events() {
+                let key = event.kv().and_then(|kv| kv.key_str().ok()).unwrap_or_default();
+                let deleted = event.event_type() == EventType::Delete && key.starts_with("/tenure/elections/");
+                if (deleted || key.starts_with("/tenure/generations/")) && sender.send(Change { deleted, at }).is_err()
+                {
+                    return;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+/// Goal: after kill -9 the successor's generation commits within 20 ms (median) of etcd deleting the key.
+/// Method: one watch sees both commits.
+#[tokio::test]
+async fn after_a_crash_the_successor_commits_within_20_ms_of_the_expiry() {
+    let etcd = Etcd::start().await;
+    let mut daemons = three(&etcd).await;
+    let mut took = Vec::new();
+    let mut past = 0;
+    for _ in 0..rounds(4, 40) {
+        let (leader, generation) = leader_past(&daemons, past).await;
+        // The next must be queued, or there is nobody to be measured.
+        let next = &daemons[(leader + 1) % daemons.len()];
+        eventually("the others are queued", async || Some(next.status().await?["role"] == "candidate").filter(|c| *c))
+            .await;
+        let mut changes = changes(&etcd).await;
+        daemons[leader].sigkill();
+        let gone = loop {
+            let change = changes.recv().await.expect("the watch goes on");
+            if change.deleted {
+                break change.at;
+            }
+        };
+        let committed = changes.recv().await.expect("the watch goes on");
+        assert!(!committed.deleted, "the generation follows the deletion");
+        took.push(committed.at - gone);
+        past = generation;
+        let id = daemons[leader].id().to_owned();
+        daemons[leader] = Daemon::builder(&id, &etcd).ttl("2s").start().await;
+    }
+    let (p50, _) = percentiles("key deleted -> next generation committed", took);
+    assert!(p50 < Duration::from_millis(20), "{p50:?}");
+}
+
+/// Goal: with no promise outstanding, a resign moves leadership within one commit and one watch delivery.
+/// Method: from sending `resign` to the successor's first 200; the figures are printed.
+#[tokio::test]
+async fn a_graceful_resign_without_promises_takes_one_commit_and_one_delivery() {
+    let etcd = Etcd::start().await;
+    let daemons = three(&etcd).await;
+    let mut took = Vec::new();
+    let (mut leader, mut generation) = leader_past(&daemons, 0).await;
+    for _ in 0..rounds(20, 200) {
+        let queued = async || {
+            for (n, daemon) in daemons.iter().enumerate() {
+                if n != leader && daemon.status().await?["role"] != "candidate" {
+                    return None;
+                }
+            }
+            Some(())
+        };
+        eventually("the others are queued", queued).await;
+        let (nothing, start) = (json!({}), Instant::now());
+        let (answer, next) = tokio::join!(daemons[leader].verb("resign", &nothing), leader_past(&daemons, generation));
+        took.push(start.elapsed());
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["leader"]["generation"], next.1, "the answer names the new leader");
+        (leader, generation) = next;
+    }
+    let (p50, _) = percentiles("resign sent -> successor says 200", took);
+    assert!(p50 < Duration::from_millis(50), "{p50:?}");
+}
+
+/// Goal: two applications never hold a live promise at once.
+/// Method: one poller a daemon asks for tokens as fast as it can across resigns; overlaps are judged by the callers' clock,
+/// a promise counting from when its request was *sent*.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_never_overlap_across_resigns() {
+    let etcd = Etcd::start().await;
+    let daemons: &'static [Daemon] = three(&etcd).await.leak();
+    let over: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    let pollers: Vec<_> = daemons.iter().map(|daemon| tokio::spawn(poll(daemon, over))).collect();
+    let (mut leader, mut generation) = leader_past(daemons, 0).await;
+    for _ in 0..rounds(12, 50) {
+        // Long enough for each leader to give many promises.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let answer = daemons[leader].verb("resign", &json!({})).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (leader, generation) = leader_past(daemons, generation).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut promises = Vec::new();
+    for poller in pollers {
+        promises.extend(poller.await.expect("a poller"));
+    }
+    for daemon in daemons {
+        daemon.sigkill();
+    }
+    promises.sort_by_key(|p| p.from);
+    println!("{} promises, {} generations", promises.len(), generation);
+    assert!(promises.len() > 300, "too few promises to mean anything: {}", promises.len());
+    let mut last: Option<Promise> = None;
+    for promise in promises {
+        if let Some(last) = last.filter(|l| l.daemon != promise.daemon) {
+            let early = last.until.saturating_duration_since(promise.from);
+            assert!(early.is_zero(), "{last:?} overlaps {promise:?} by {early:?}");
+            assert!(promise.token > last.token, "tokens must grow: {last:?}, {promise:?}");
+        }
+        if last.is_none_or(|l| promise.until > l.until || l.daemon != promise.daemon) {
+            last = Some(promise);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    daemon: u32,
+    token: u64,
+    /// When the answer was there to act on.
+    from: Instant,
+    until: Instant,
+}
+
+async fn poll(daemon: &Daemon, over: &AtomicBool) -> Vec<Promise> {
+    let mut promises = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let sent = Instant::now();
+        let Ok(answer) = daemon.control().get("/token").await else { continue };
+        if answer.status == 200 {
+            let body = answer.json();
+            let valid = Duration::from_millis(body["valid_for_ms"].as_u64().expect("a length"));
+            let token = body["token"].as_u64().expect("a token");
+            promises.push(Promise { daemon: daemon.pid(), token, from: Instant::now(), until: sent + valid });
+        }
+    }
+    promises
+}
