@@ -99,11 +99,10 @@ impl ClientError {
     #[must_use]
     pub fn failure(self, changes: bool) -> Failure {
         match self {
-            Self::Unreachable(why) => Failure::new(Exit::Unavailable, why),
             Self::NoAnswer(why) if changes => {
                 Failure::new(Exit::OutcomeUnknown, format!("the outcome is unknown: {why}"))
             }
-            Self::NoAnswer(why) => Failure::new(Exit::Unavailable, why),
+            Self::Unreachable(why) | Self::NoAnswer(why) => Failure::new(Exit::Unavailable, why),
         }
     }
 }

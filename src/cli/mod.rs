@@ -106,9 +106,7 @@ pub struct Other(Command, Format);
 /// How to end where there is nothing to do: help was shown ([`Exit::Done`]), or the usage was wrong, which was said.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exit> {
     match Cli::try_parse_from(arguments) {
-        Ok(Cli { run, command: None, .. }) | Ok(Cli { command: Some(Command::Run(run)), .. }) => {
-            Ok(Invocation::Run(run))
-        }
+        Ok(Cli { run, command: None, .. } | Cli { command: Some(Command::Run(run)), .. }) => Ok(Invocation::Run(run)),
         Ok(Cli { command: Some(command), output, .. }) => Ok(Invocation::Other(Other(command, output))),
         Err(error) => {
             // Nobody reads it any more: nothing to be done about that.

@@ -93,7 +93,7 @@ pub fn cell(document: &Value, pointer: &str) -> String {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) if text.is_empty() => "-".to_owned(),
         // It may come from etcd, where others write too.
-        Some(Value::String(text)) => text.chars().flat_map(|c| c.is_control().then_some('?').or(Some(c))).collect(),
+        Some(Value::String(text)) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
         Some(other) => other.to_string(),
     }
 }

@@ -14,8 +14,8 @@ use crate::daemon;
 /// Flags of `run`. They override the environment, and that the file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
-    /// The configuration [default: $TENURE_CONFIG]
-    #[arg(short, long, value_name = "FILE")]
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", help = "The configuration [default: $TENURE_CONFIG]")]
     pub config: Option<PathBuf>,
     /// The candidate's id
     #[arg(long)]

@@ -16,12 +16,17 @@ const DEFAULT: &str = "unix:/run/tenure/control.sock";
 /// Which daemon.
 #[derive(Args, Clone, Debug)]
 pub struct Daemon {
-    /// The daemon's control listener: unix:/path or http://host:port [default: $TENURE_CONTROL, that of the configuration
-    /// file, unix:/run/tenure/control.sock]
+    /// The daemon's control listener.
     #[arg(long, value_name = "ADDRESS", value_parser = Target::parse)]
+    #[arg(
+        help = "The daemon's control listener: unix:/path or http://host:port [default: $TENURE_CONTROL, that of the configuration file, unix:/run/tenure/control.sock]"
+    )]
     pub control: Option<Target>,
-    /// Take the control listener and the admin token's file from this configuration [default: $TENURE_CONFIG]
+    /// Where to look for both.
     #[arg(short, long, value_name = "FILE")]
+    #[arg(
+        help = "Take the control listener and the admin token's file from this configuration [default: $TENURE_CONFIG]"
+    )]
     pub config: Option<PathBuf>,
     /// Holds the bearer token for verbs over TCP
     #[arg(long, value_name = "FILE")]
@@ -37,8 +42,9 @@ pub struct Election {
     /// Which daemon.
     #[command(flatten)]
     pub daemon: Daemon,
-    /// The election [default: $TENURE_ELECTION, the first one of the daemon]
+    /// The election.
     #[arg(short, long, value_name = "NAME", value_parser = election_name)]
+    #[arg(help = "The election [default: $TENURE_ELECTION, the first one of the daemon]")]
     pub election: Option<ElectionName>,
 }
 

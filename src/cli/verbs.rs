@@ -11,7 +11,7 @@ use super::target::{Daemon, Election};
 use crate::config::parse_duration;
 
 /// A hand-over waits for the last promise, which comes on top of the request's own limit.
-const HANDOVER: Duration = Duration::from_secs(60);
+const HANDOVER: Duration = Duration::from_mins(1);
 
 /// Flags of `resign`.
 #[derive(Args, Debug)]
@@ -44,16 +44,13 @@ pub async fn resign(args: ResignArgs, format: Format) -> Result<Exit, Failure> {
     let path = format!("/v1/elections/{name}/resign");
     let answer = client.post(&path, &body, client.limit() + HANDOVER).await.map_err(|e| e.failure(true))?;
     let body = answer.accepted()?;
-    match body.get("leader") {
-        Some(Value::Object(_)) => {
-            say(&format!("handed over to {}, token {}", cell(&body, "/leader/id"), cell(&body, "/leader/generation")));
-            format.print(&cell(&body, "/leader/id"), &body)?;
-        }
-        _ => {
-            say("resigned; nobody else was queued");
-            if format != Format::Text {
-                format.print("", &body)?;
-            }
+    if body.get("leader").is_some_and(Value::is_object) {
+        say(&format!("handed over to {}, token {}", cell(&body, "/leader/id"), cell(&body, "/leader/generation")));
+        format.print(&cell(&body, "/leader/id"), &body)?;
+    } else {
+        say("resigned; nobody else was queued");
+        if format != Format::Text {
+            format.print("", &body)?;
         }
     }
     Ok(Exit::Done)

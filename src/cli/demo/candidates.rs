@@ -25,6 +25,8 @@ pub const ELECTION: &str = "demo";
 const TTL: &str = "3s";
 /// A daemon on this machine answers at once or not at all.
 const ANSWER: Duration = Duration::from_millis(300);
+/// For the first of them to bind its listeners.
+const READY: Duration = Duration::from_secs(10);
 /// For handing over and revoking the leases, at the end.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -74,22 +76,35 @@ impl Candidates {
         }
     }
 
+    /// Waits until the first one listens. If it never does, looking at it tells why.
+    pub async fn ready(&self) {
+        let began = clock::now();
+        while self.all.first().is_some_and(|c| c.public().is_none()) && clock::now().since(began) < READY {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What there is to try.
     pub fn hints(&self) -> Vec<String> {
         let program = self.program.display();
         let Some(first) = self.all.first() else { return Vec::new() };
         let (control, pid) = (first.client.target(), first.child.id());
         let socket = control.to_string();
-        vec![
+        let leader = first
+            .public()
+            .map(|at| format!("curl -i http://{at}/leader      # 200 from the leader, 503 from the others"));
+        let mut hints = vec![
             format!("{program} status --watch --control {control}"),
-            format!("{program} resign --control {control}      # with the leader's socket"),
+            format!("{program} resign --control {control}      # or another's: 1, 2 or 3"),
             format!("{program} history --control {control}"),
             format!(
                 "curl -s --unix-socket {} http://localhost/v1/elections/{ELECTION}/token",
                 socket.trim_start_matches("unix:")
             ),
             format!("kill -9 {pid}      # {}; or kill -STOP, and later kill -CONT", first.name),
-        ]
+        ];
+        hints.extend(leader);
+        hints
     }
 
     /// SIGTERM to all, time to hand over, and SIGKILL to what is left.
@@ -135,9 +150,17 @@ impl Candidate {
         }
     }
 
+    /// The address of its public listener, once it has one.
+    fn public(&self) -> Option<String> {
+        let ready: Value = serde_json::from_slice(&std::fs::read(&self.ready).ok()?).ok()?;
+        ready.get("public")?.as_str().map(str::to_owned)
+    }
+
     async fn look(&self, ended: Option<String>, program: &std::path::Path) -> Actor {
         let path = format!("/v1/elections/{ELECTION}");
         let answer = self.client.get(&path, ANSWER).await.ok().filter(|a| a.status.is_success()).map(|a| a.body);
+        // One that was started again is another process, and whoever started it knows which.
+        let pid = if answer.is_some() && ended.is_some() { 0 } else { self.child.id() };
         let state = match (&answer, ended) {
             // Whoever answers lives: someone may have started it again.
             (Some(body), _) if cell(body, "/role") == "leader" => State::Leads,
@@ -150,7 +173,7 @@ impl Candidate {
             (None, None) => State::Starts,
         };
         let token = answer.as_ref().and_then(|b| b.get("generation")).and_then(Value::as_u64).unwrap_or(0);
-        Actor { name: self.name.to_owned(), pid: self.child.id(), token, state }
+        Actor { name: self.name.to_owned(), pid, token, state }
     }
 }
 

@@ -62,7 +62,11 @@ pub async fn demo(args: DemoArgs) -> Result<Exit, Failure> {
 
 async fn show(candidates: &mut Candidates, args: &DemoArgs, stop: &mut Stop) -> Result<Exit, Failure> {
     let mut view = View::new();
-    view.banner(&candidates.hints())?;
+    tokio::select! {
+        () = candidates.ready() => {}
+        () = stop.wait() => return Ok(Exit::Done),
+    }
+    View::banner(&candidates.hints())?;
     let length = args.seconds.map(|s| Duration::from_secs(u64::from(s)));
     let began = clock::now();
     let mut run = Run { length, first: None, killed: None, growth: Growth::default() };

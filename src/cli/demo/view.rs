@@ -10,6 +10,7 @@ use crate::clock::{self, Instant};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     pub name: String,
+    /// 0 of one that somebody else started again.
     pub pid: u32,
     /// The newest generation it has seen; its own while it leads.
     pub token: u64,
@@ -65,7 +66,7 @@ impl View {
     }
 
     /// What there is to try; stays above everything else.
-    pub fn banner(&self, hints: &[String]) -> Result<(), Failure> {
+    pub fn banner(hints: &[String]) -> Result<(), Failure> {
         let mut text = String::from("\nThree candidates, one leadership. To try from another terminal:\n");
         for hint in hints {
             let _ = writeln!(text, "  {hint}");
@@ -77,12 +78,12 @@ impl View {
     /// Shows what changed.
     pub fn draw(&mut self, scene: &Scene) -> Result<(), Failure> {
         let changes = self.changes(scene);
-        let changed = *scene != self.last;
+        let moved = *scene != self.last;
         self.last = scene.clone();
         for change in &changes {
             self.line(change)?;
         }
-        if self.terminal && (changed || !changes.is_empty() || self.drawn == 0) { self.table(scene) } else { Ok(()) }
+        if self.terminal && (moved || !changes.is_empty() || self.drawn == 0) { self.table(scene) } else { Ok(()) }
     }
 
     /// One line of history.
@@ -108,7 +109,8 @@ impl View {
                 let vacant = self.vacant_since.take().map(|since| clock::now().since(since));
                 let vacant =
                     vacant.map(|v| format!(" after {}.{}s without a leader", v.as_secs(), v.subsec_millis() / 100));
-                changes.push(format!("{name} leads with token {token}{}", vacant.unwrap_or_default()));
+                let pid = scene.leader().map_or(0, |l| l.pid);
+                changes.push(format!("{name} (pid {pid}) leads with token {token}{}", vacant.unwrap_or_default()));
             }
             (Some((name, token)), None) => {
                 self.vacant_since = Some(clock::now());
@@ -146,7 +148,8 @@ fn row(actor: &Actor) -> String {
         State::Silent => "does not answer".to_owned(),
         State::Ended { .. } => "ended".to_owned(),
     };
-    format!("  {name}  pid {pid:<8} {what}")
+    let pid = if *pid == 0 { "yours".to_owned() } else { format!("pid {pid}") };
+    format!("  {name}  {pid:<12} {what}")
 }
 
 #[cfg(test)]
@@ -174,7 +177,7 @@ mod tests {
         };
         assert!(step(vec![actor("a", 0, State::Starts), actor("b", 0, State::Starts)]).is_empty());
         let changes = step(vec![actor("a", 1, State::Leads), actor("b", 1, waits())]);
-        assert!(changes.len() == 1 && changes[0].starts_with("a leads with token 1 after 0."), "{changes:?}");
+        assert!(changes.len() == 1 && changes[0].starts_with("a (pid 7) leads with token 1 after 0."), "{changes:?}");
         assert!(step(vec![actor("a", 1, State::Leads), actor("b", 1, waits())]).is_empty());
         let ended = State::Ended { how: "signal: 9".to_owned(), again: "tenure run".to_owned() };
         let changes = step(vec![actor("a", 0, ended.clone()), actor("b", 1, waits())]);
@@ -183,7 +186,7 @@ mod tests {
             ["a (pid 7) has ended: signal: 9; again with: tenure run", "a no longer leads (token 1); nobody does"]
         );
         let changes = step(vec![actor("a", 0, ended), actor("b", 2, State::Leads)]);
-        assert!(changes.len() == 1 && changes[0].starts_with("b leads with token 2"), "{changes:?}");
+        assert!(changes.len() == 1 && changes[0].starts_with("b (pid 7) leads with token 2"), "{changes:?}");
     }
 
     #[test]

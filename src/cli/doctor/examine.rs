@@ -170,10 +170,14 @@ fn millis(d: Duration) -> String {
 fn permissions(findings: &Findings, say: &mut impl FnMut(Level, String)) {
     for (election, permission) in &findings.permissions {
         match permission {
-            Permission::Granted => say(Level::Good, format!("the keys of {election} may be read and written")),
-            Permission::Denied(why) => say(Level::Bad, format!("the keys of {election} may not be used: {why}")),
+            Permission::Granted => {
+                say(Level::Good, format!("the keys of {election} may be read and written"));
+            }
+            Permission::Denied(why) => {
+                say(Level::Bad, format!("the keys of {election} may not be used: {why}"));
+            }
             Permission::Unknown(why) => {
-                say(Level::Note, format!("whether the keys of {election} may be used is unknown: {why}"))
+                say(Level::Note, format!("whether the keys of {election} may be used is unknown: {why}"));
             }
         }
     }
@@ -266,7 +270,9 @@ mod tests {
         assert_eq!(only(|f| f.permissions = vec![("a".to_owned(), Permission::Denied("no".to_owned()))]), Level::Bad);
         assert_eq!(only(|f| f.clocks = Clocks { watched: Duration::from_secs(2), moved_ms: -300 }), Level::Bad);
         assert_eq!(only(|f| f.clocks = Clocks { watched: Duration::from_secs(2), moved_ms: 100 }), Level::Warn);
-        let alarm = |m: &mut Findings| m.members[0].status.as_mut().expect("up").errors.push("NOSPACE".to_owned());
+        let alarm = |m: &mut Findings| {
+            m.members[0].status.as_mut().expect("up").errors.push("NOSPACE".to_owned());
+        };
         assert_eq!(only(alarm), Level::Bad);
     }
 }

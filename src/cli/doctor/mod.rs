@@ -21,9 +21,9 @@ use crate::config::{self, Env, Overrides};
 
 /// Flags of `doctor`.
 #[derive(Args, Debug)]
-pub struct DoctorArgs {
-    /// The configuration [default: $TENURE_CONFIG]
-    #[arg(short, long, value_name = "FILE")]
+pub(super) struct DoctorArgs {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", help = "The configuration [default: $TENURE_CONFIG]")]
     config: Option<PathBuf>,
 }
 
@@ -81,7 +81,7 @@ pub struct Clocks {
 }
 
 /// Asks and judges. Exit code 0 where nothing stands against running, 1 where something does, 5 where etcd does not answer.
-pub async fn doctor(args: DoctorArgs, format: Format) -> Result<Exit, Failure> {
+pub(super) async fn doctor(args: DoctorArgs, format: Format) -> Result<Exit, Failure> {
     let env = Env::of_process();
     let file = config_file(args.config.as_deref(), &env);
     let loaded = config::load(file.as_deref(), &Overrides { env, ..Overrides::default() });
