@@ -74,7 +74,7 @@ impl Wall {
 
 /// The present on the wall clock.
 #[must_use]
-#[allow(clippy::disallowed_methods)] // This module owns the clock.
+#[allow(clippy::disallowed_methods, reason = "this module owns the clock")]
 pub fn wall() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

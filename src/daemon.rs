@@ -111,6 +111,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     };
     let audit = audit(&config, &names)?;
     let metrics = Metrics::new(VERSION, REVISION, &names, &config.etcd.endpoints, config.timing.ttl());
+    metrics.etcd_methods(etcd::METHODS);
     let web = Web::start(&config)?;
     let etcd = Etcd::new(
         &config.etcd,

@@ -248,7 +248,7 @@ impl Driver {
             }
             Output::Revoke { lease } => self.task(async move { etcd.revoke(lease).await }),
             Output::Look { election, round, lease } => {
-                self.task(async move { etcd.look(election, round, lease).await })
+                self.task(async move { etcd.look(election, round, lease).await });
             }
             Output::Feel { election, round, suffixes } => {
                 self.task(async move { etcd.feel(election, round, &suffixes).await });

@@ -7,7 +7,7 @@ use thiserror::Error;
 /// etcd's smallest lease at its default election timeout (`minTTL` = 1.5 election timeouts, rounded up).
 pub const TTL_FLOOR: Duration = Duration::from_secs(2);
 /// The longest TTL: past 300 s etcd's lease checkpoints come into play, which we leave aside.
-pub const TTL_CEILING: Duration = Duration::from_secs(300);
+pub const TTL_CEILING: Duration = Duration::from_mins(5);
 /// etcd looks for expired leases every 500 ms, so a key may outlive its lease by that much.
 pub const EXPIRY_OVERSHOOT: Duration = Duration::from_millis(500);
 

@@ -248,7 +248,7 @@ impl Contest {
     pub(super) fn advance(&mut self, ctx: &mut Context<'_>) {
         self.raise_if_below_floor(ctx);
         match &self.state {
-            State::Observing | State::Queuing { .. } => {}
+            State::Observing | State::Queuing { .. } | State::Leaving(_) => {}
             State::Out => self.queue_if_due(ctx),
             State::Waiting { key, .. } if ctx.retiring => {
                 let leaving = Leaving::withdrawal(key.clone(), ctx.now);
@@ -262,7 +262,6 @@ impl Contest {
                     self.step_down(ctx, key, generation, Reason::Superseded, Release::WhenSafe);
                 }
             }
-            State::Leaving(_) => {}
         }
         self.advance_leaving(ctx);
         self.look_if_due(ctx);
@@ -626,7 +625,7 @@ impl Contest {
                 }
                 let suffix = asked.suffix.clone();
                 self.seen.key_deleted(&suffix, header.revision, ctx.now);
-                self.released(ctx, successor);
+                self.released(ctx, successor.as_ref());
             }
             HandOverOutcome::Refused | HandOverOutcome::Unknown => {
                 leaving.refused(ctx.now, matches!(outcome, HandOverOutcome::Refused));
@@ -636,9 +635,9 @@ impl Contest {
     }
 
     /// Nothing of ours is left in this election: answer whoever asked for it, and queue again when that is due.
-    pub(super) fn released(&mut self, ctx: &mut Context<'_>, successor: Option<QueueEntry>) {
+    pub(super) fn released(&mut self, ctx: &mut Context<'_>, successor: Option<&QueueEntry>) {
         if let State::Leaving(leaving) = &mut self.state {
-            leaving.reply_released(ctx.out, successor.as_ref(), self.seen.newest());
+            leaving.reply_released(ctx.out, successor, self.seen.newest());
         }
         let reason = self.reason;
         self.become_(ctx, State::Out, reason);

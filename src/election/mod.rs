@@ -143,7 +143,7 @@ impl Core {
         // First: a late renewal must not revive a guard that has lapsed.
         let mut revoke = Vec::new();
         let expired = self.session.expire(now, &mut revoke);
-        self.take_effect(now, expired, &mut out);
+        self.take_effect(now, &expired, &mut out);
         out.append(&mut revoke);
         if self.fits(now, &input, &mut out) {
             self.apply(now, input, &mut out);
@@ -226,7 +226,7 @@ impl Core {
                             self.contest(now, key.election, out, |c, ctx| c.own_key_seen(ctx, key.created, revision));
                         }
                     }
-                    effect => self.take_effect(now, effect, out),
+                    effect => self.take_effect(now, &effect, out),
                 }
             }
             Input::Election(election, input) => {
@@ -258,13 +258,13 @@ impl Core {
         }
     }
 
-    fn take_effect(&mut self, now: Instant, effect: Effect, out: &mut Vec<Output>) {
+    fn take_effect(&mut self, now: Instant, effect: &Effect, out: &mut Vec<Output>) {
         match effect {
             Effect::None | Effect::Keys(_) => {}
             Effect::Began => out.push(Output::Publish),
             Effect::Ended(reason) => {
                 for i in 0..self.contests.len() {
-                    self.contest(now, ElectionIndex(i), out, |c, ctx| c.session_ended(ctx, reason));
+                    self.contest(now, ElectionIndex(i), out, |c, ctx| c.session_ended(ctx, *reason));
                 }
                 out.push(Output::Publish);
             }
@@ -365,7 +365,7 @@ impl Core {
 /// Keeps one publication, before everything else: the caller publishes the state as it is after the whole input, so one is
 /// enough, and no effect may precede it.
 fn publish_first(out: Vec<Output>) -> impl Iterator<Item = Output> {
-    let publish = out.iter().any(|o| *o == Output::Publish).then_some(Output::Publish);
+    let publish = out.contains(&Output::Publish).then_some(Output::Publish);
     publish.into_iter().chain(out.into_iter().filter(|o| *o != Output::Publish))
 }
 

@@ -32,6 +32,9 @@ const LOGIN_BACKOFF: Duration = Duration::from_secs(5);
 const SILENT_TRIES: u32 = 3;
 const SILENT_FOR: Duration = Duration::from_secs(2);
 
+/// How often the same refusal is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
+
 /// All members.
 pub(super) struct Pool {
     pub members: Vec<Member>,
@@ -45,6 +48,8 @@ pub(super) struct Pool {
     pub rng: Mutex<fastrand::Rng>,
     settings: EtcdConfig,
     tls: Option<Mutex<Tls>>,
+    /// What was complained of last, and when.
+    complained: Mutex<Option<(Kind, Instant)>>,
     /// Numbers the clients, so that a stream knows whether it belongs to the present one.
     serial: AtomicU64,
 }
@@ -135,6 +140,7 @@ impl Pool {
             rng: Mutex::new(rng),
             settings: settings.clone(),
             tls,
+            complained: Mutex::default(),
             serial: AtomicU64::new(0),
         })
     }
@@ -170,11 +176,18 @@ impl Pool {
             options = options.with_tls(tls);
         }
         // Without a user in its options `connect` is lazy; with one it would authenticate here, unbounded.
-        let client = Client::connect([&member.endpoint], Some(options)).await.map_err(|error| Error::Request {
-            operation,
-            endpoint: member.endpoint.clone(),
-            source: error.into(),
-        })?;
+        let client = match Client::connect([&member.endpoint], Some(options)).await {
+            Ok(client) => client,
+            Err(error) => {
+                // Certificate files in the middle of a rotation: what is connected stays.
+                if let Some(live) = slot.as_ref().filter(|live| live.epoch == epoch) {
+                    tracing::debug!(%error, "keeping the old connection");
+                    return Ok(live.clone());
+                }
+                let endpoint = member.endpoint.clone();
+                return Err(Error::Request { operation, endpoint, source: error.into() });
+            }
+        };
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let live = Live { client, serial, epoch, tls_version, retired: Arc::default(), login: Arc::default() };
         *slot = Some(live.clone());
@@ -226,7 +239,10 @@ impl Pool {
     /// Takes note of how a try ended.
     pub(super) fn note(&self, index: usize, live: Option<&Live>, result: Result<(), &Error>) {
         let member = &self.members[index];
-        let answered = result.map_or_else(Error::answered, |()| true);
+        if let Err(error) = &result {
+            self.complain(error);
+        }
+        let Some(answered) = result.map_or_else(Error::answered, |()| Some(true)) else { return };
         let mut health = lock(&member.health);
         if answered {
             (health.silent, health.silent_since) = (0, None);
@@ -243,6 +259,24 @@ impl Pool {
         }
         if health.up.replace(answered) != Some(answered) {
             self.telemetry.endpoint_up(&member.endpoint, answered);
+            match &result {
+                Err(error) if !answered => tracing::warn!(%error, endpoint = member.endpoint, "etcd does not answer"),
+                _ => tracing::debug!(endpoint = member.endpoint, "etcd answers"),
+            }
+        }
+    }
+
+    /// Says what only a person can mend; each minute at most, since it is met at every request.
+    fn complain(&self, error: &Error) {
+        let kind = error.kind();
+        if !matches!(kind, Kind::Permission | Kind::Auth | Kind::NoSpace | Kind::Corrupt | Kind::Invalid) {
+            return;
+        }
+        let mut complained = lock(&self.complained);
+        let now = clock::now();
+        if complained.is_none_or(|(last, at)| last != kind || now.since(at) >= COMPLAIN_EVERY) {
+            *complained = Some((kind, now));
+            tracing::error!(%error, "etcd refuses what we need");
         }
     }
 

@@ -1,5 +1,6 @@
 //! What goes wrong towards etcd, and what each failure means for a leader election.
 
+use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,9 +102,17 @@ impl Error {
         }
     }
 
-    /// Whether the member itself spoke, as opposed to the network.
-    pub(super) fn answered(&self) -> bool {
-        !matches!(self, Self::Silent { .. }) && !matches!(self.kind(), Kind::Unreachable)
+    /// Whether the member itself spoke, as opposed to the network; `None` where neither was at fault.
+    pub(super) fn answered(&self) -> Option<bool> {
+        match self {
+            Self::Request { source, .. } => Some(source.answered),
+            Self::Silent { .. } | Self::Exhausted { .. } => Some(false),
+            Self::Malformed { .. }
+            | Self::Reset { .. }
+            | Self::NotOurs { .. }
+            | Self::File { .. }
+            | Self::Settings { .. } => None,
+        }
     }
 }
 
@@ -169,12 +178,15 @@ pub struct Cause {
     kind: Kind,
     code: &'static str,
     text: String,
+    /// The member said it, not the network or we.
+    answered: bool,
 }
 
 impl Cause {
     /// A failure of our own making.
     pub(super) fn local(kind: Kind, text: impl Into<String>) -> Self {
-        Self { kind, code: "local", text: text.into() }
+        // Of these, only a refused login is remembered rather than met.
+        Self { kind, code: "local", text: text.into(), answered: matches!(kind, Kind::Auth) }
     }
 
     pub(super) const fn kind(&self) -> Kind {
@@ -196,11 +208,13 @@ impl From<etcd_client::Error> for Cause {
             etcd_client::Error::GRpcStatus(status) => {
                 let (code, name) = (i32::from(status.code()), name_of(i32::from(status.code())));
                 let text = chain(status.message(), status);
-                Self { kind: classify(code, &text), code: name, text: format!("{name}: {text}") }
+                // What a server sent has no source; what tonic makes of a broken connection does (its `Status::from_error`).
+                let answered = status.source().is_none();
+                Self { kind: classify(code, &text), code: name, text: format!("{name}: {text}"), answered }
             }
             // The crate's answer to a first keep-alive with TTL <= 0 (its `rpc/lease.rs`), the one text that is not a status.
             etcd_client::Error::LeaseKeepAliveError(text) if text == "lease not found" => {
-                Self { kind: Kind::LeaseUnknown, code: "not_found", text: text.clone() }
+                Self { kind: Kind::LeaseUnknown, code: "not_found", text: text.clone(), answered: true }
             }
             etcd_client::Error::InvalidArgs(_) | etcd_client::Error::InvalidUri(_) => {
                 Self::local(Kind::Invalid, error.to_string())

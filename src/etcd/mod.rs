@@ -52,6 +52,25 @@ pub struct Identity {
     pub elections: Vec<(ElectionName, i32)>,
 }
 
+/// Every name that [`Telemetry::request`] may be told.
+pub const METHODS: &[&str] = &[
+    "authenticate",
+    "confirm",
+    "elect",
+    "feel",
+    "grant",
+    "hand_over",
+    "history",
+    "keep_alive",
+    "look",
+    "permissions",
+    "queue",
+    "raise",
+    "read",
+    "revoke",
+    "trim_history",
+];
+
 /// The time that a record carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -143,7 +162,10 @@ impl Edge {
     /// Requests on which the lease depends: tries of TTL/10, all of them within TTL/5, the interval of renewals.
     fn urgent(&self, name: &'static str) -> Call {
         let Limits { hedge, try_limit, ttl, .. } = self.limits;
-        Call { name, cap: try_limit, total: ttl / 5, hedge, hedge_max: hedge, start: None }
+        let total = ttl / 5;
+        // Spread over all of the time there is: a member that restarts may be back for the last try.
+        let hedge_max = hedge.max(total / u32::try_from(hedge::MAX_TRIES).unwrap_or(1));
+        Call { name, cap: try_limit, total, hedge, hedge_max, start: None }
     }
 
     /// Everything else. A try is given all the time there is, since asking the next member does not wait for it to end: a

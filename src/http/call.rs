@@ -1,4 +1,8 @@
 //! A matched request.
+#![allow(
+    clippy::disallowed_types,
+    reason = "the clock of tokio's own timers, which bound a request and decide nothing else"
+)]
 
 use std::future::Future;
 use std::pin::Pin;

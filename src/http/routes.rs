@@ -1,4 +1,8 @@
 //! The table of routes: what is served where, and how a path finds its row.
+#![allow(
+    clippy::disallowed_types,
+    reason = "the clock of tokio's own timers, which bound a request and decide nothing else"
+)]
 
 use std::future::{Ready, ready};
 use std::sync::Arc;

@@ -1,4 +1,8 @@
 //! Who leads: status documents, the long poll, the leader object.
+#![allow(
+    clippy::disallowed_types,
+    reason = "the clock of tokio's own timers, which bound a request and decide nothing else"
+)]
 
 use std::time::Duration;
 

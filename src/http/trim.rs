@@ -35,7 +35,7 @@ impl Trimmer {
 /// glibc keeps freed memory below the top of its heap for good, whatever its thresholds say: 2,000 idle connections leave
 /// 36 MB behind.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code)] // No crate offers it safely.
+#[allow(unsafe_code, reason = "no crate offers it safely")]
 fn trim() {
     // SAFETY: `malloc_trim` takes its own locks, may be called at any time from any thread, and leaves live memory alone.
     unsafe { libc::malloc_trim(0) };

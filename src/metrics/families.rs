@@ -121,7 +121,7 @@ fn buckets(name: &str, help: &str, bounds: &[f64]) -> HistogramOpts {
 impl Families {
     /// All of them.
     #[rustfmt::skip] // One line a family: the table is what one reads here.
-    #[allow(clippy::too_many_lines)] // A table.
+    #[allow(clippy::too_many_lines, reason = "a table")]
     pub fn new() -> Self {
         let registry = Registry::new();
         // Where there is no /proc, there are no process metrics.

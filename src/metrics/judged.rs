@@ -72,7 +72,7 @@ pub fn judge(f: &Families, reader: &Reader, snapshot: &Snapshot, which: (Electio
 }
 
 /// A moment of the boot clock as Unix time, by the wall clock of `at`.
-#[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 need 41 bits of the 53.
+#[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 need 41 bits of the 53")]
 fn unix_seconds(moment: Instant, at: Reading) -> f64 {
     Duration::from_nanos(moment.as_nanos()).as_secs_f64() + at.offset_ms as f64 / 1000.0
 }

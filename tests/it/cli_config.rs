@@ -14,7 +14,7 @@ fn load(yaml: &str, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Rep
 
 fn env<const N: usize>(pairs: [(&str, &str); N]) -> Overrides {
     let all = pairs.into_iter().chain([("HOSTNAME", "pod-0")]);
-    Overrides { env: Env::from_iter(all), ..Overrides::default() }
+    Overrides { env: all.collect(), ..Overrides::default() }
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! The one integration binary: the core on paper (transcripts, simulation), the command line, and the daemon on the real etcd.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the tests' own deadlines, environment and randomness are not the daemon's, which the bans are for"
+)]
 
 mod cli_broken_configs;
 mod cli_commands;
 mod cli_config;
+mod etcd_edge;
 mod handing_over;
 mod http_limits;
 mod http_metrics;

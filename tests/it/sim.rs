@@ -228,11 +228,10 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Reach(n, epoch, sent_at, request) => self.reach(n, epoch, sent_at, *request),
+            What::Reach(n, epoch, sent_at, request) => self.reach(n, epoch, sent_at, &request),
             What::Hear(n, epoch, input) if self.nodes[n].epoch == epoch => self.feed(n, *input),
-            What::Hear(..) => {}
             What::Wake(n) if self.nodes[n].wake_at <= self.now => self.feed(n, Input::Tick),
-            What::Wake(_) => {}
+            What::Hear(..) | What::Wake(_) => {}
             What::Mischief => self.mischief(),
             What::Client(n) => {
                 self.ask_for_token(n);
@@ -329,12 +328,12 @@ impl World {
     }
 
     /// A request arrives at etcd: it is lost, or carried out; then the answer is lost, or travels back.
-    fn reach(&mut self, n: usize, epoch: u64, sent_at: Instant, request: Output) {
+    fn reach(&mut self, n: usize, epoch: u64, sent_at: Instant, request: &Output) {
         let cut = self.nodes[n].cut_until > self.now;
         let lost = !self.calm && self.rng.u8(..) < 6;
         let answer_lost = !self.calm && self.rng.u8(..) < 6;
-        let input = if cut || lost { failure(&request) } else { self.serve(n, sent_at, &request) };
-        let input = if answer_lost { failure(&request) } else { input };
+        let input = if cut || lost { failure(request) } else { self.serve(n, sent_at, request) };
+        let input = if answer_lost { failure(request) } else { input };
         let wait = if cut || lost || answer_lost { 300 * MS } else { self.delay() };
         self.later(self.now + wait, What::Hear(n, epoch, Box::new(input)));
     }

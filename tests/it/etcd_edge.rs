@@ -1,0 +1,627 @@
+//! The etcd edge on a real etcd: what each answer proves, and what it does when members, connections or values are bad.
+
+#![allow(clippy::disallowed_types, reason = "a test's stopwatch is not a deadline of the daemon's")]
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tenure::clock::{self, HlcClock, Wall};
+use tenure::config::EtcdConfig;
+use tenure::election::event::{ElectOutcome, ElectionInput, HandOverOutcome, Input, Round, SessionInput, WatchPlan};
+use tenure::election::ids::{CandidateKey, ElectionIndex, ElectionName, Generation, LeaseId, Revision};
+use tenure::election::record::{Cause, Cell, ElectTxn, HandOverTxn, QUEUE_LIMIT, QueueEntry, Succession, View};
+use tenure::etcd::{Etcd as Edge, Identity, Kind, Stamp, Telemetry};
+use tenure::timing::{Timing, TimingSpec};
+use tokio::sync::mpsc;
+
+use super::support::{Certs, Endpoints, Etcd, Link, eventually};
+
+const E: ElectionIndex = ElectionIndex(0);
+const ROUND: Round = Round(1);
+const TTL: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Notes {
+    watches: Mutex<Vec<&'static str>>,
+    requests: Mutex<Vec<(&'static str, &'static str)>>,
+}
+
+impl Telemetry for Notes {
+    fn request(&self, method: &'static str, code: &'static str, _: Duration) {
+        self.requests.lock().expect("notes").push((method, code));
+    }
+    fn endpoint_up(&self, _: &str, _: bool) {}
+    fn keepalive_failed(&self, _: &str) {}
+    fn watch_restarted(&self, cause: &'static str) {
+        self.watches.lock().expect("notes").push(cause);
+    }
+}
+
+fn config(etcd: &(impl Endpoints + ?Sized)) -> EtcdConfig {
+    EtcdConfig {
+        endpoints: etcd.endpoints(),
+        prefix: "/tenure".into(),
+        username: None,
+        password_file: None,
+        tls: None,
+        connect_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(5),
+    }
+}
+
+fn edge_with(id: &str, config: &EtcdConfig, seed: u64) -> (Edge, Arc<Notes>) {
+    let notes = Arc::<Notes>::default();
+    let identity = Identity {
+        id: id.into(),
+        url: format!("http://{id}"),
+        version: "0.1.0".into(),
+        elections: vec![(ElectionName::parse("orders").expect("a name"), 5)],
+    };
+    let timing = Timing::new(TimingSpec { ttl: TTL, ..TimingSpec::default() }).expect("timing");
+    (Edge::new(config, identity, &timing, Arc::clone(&notes) as _, seed).expect("an edge"), notes)
+}
+
+fn edge(id: &str, etcd: &(impl Endpoints + ?Sized)) -> Edge {
+    edge_with(id, &config(etcd), fastrand::u64(..)).0
+}
+
+fn stamp() -> Stamp {
+    let wall = clock::wall();
+    Stamp { wall, hlc: HlcClock::default().tick(Wall(wall.0 + fastrand::u64(..1_000_000))) }
+}
+
+async fn lease(edge: &Edge) -> LeaseId {
+    match edge.grant(TTL).await {
+        Input::Session(SessionInput::Granted { lease, ttl, header }) => {
+            assert!(ttl == TTL && lease.0 > 0 && header.raft_term.0 > 0);
+            lease
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn queue(edge: &Edge, lease: LeaseId) -> CandidateKey {
+    match edge.queue(E, lease).await {
+        Input::Election(E, ElectionInput::Queued { lease: l, created, .. }) if l == lease => {
+            CandidateKey::of(lease, created)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn look(edge: &Edge, lease: Option<LeaseId>) -> View {
+    match edge.look(E, ROUND, lease).await {
+        Input::Election(E, ElectionInput::Looked { view, .. }) => view,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn elect_txn(lease: LeaseId, key: &CandidateKey, view: &View, generation: u64) -> ElectTxn {
+    ElectTxn {
+        lease,
+        created: key.created,
+        generation_modified: view.generation.modified(),
+        control_modified: view.control.modified(),
+        generation: Generation(generation),
+        term: 3,
+        leaderless_ms: 7,
+    }
+}
+
+async fn elect(edge: &Edge, txn: &ElectTxn, stamp: Stamp) -> ElectOutcome {
+    match edge.elect(E, txn, stamp).await {
+        Input::Election(E, ElectionInput::ElectAnswered { key, outcome }) => {
+            assert_eq!(key, CandidateKey::of(txn.lease, txn.created));
+            outcome
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn hand_over(edge: &Edge, txn: &HandOverTxn, stamp: Stamp) -> HandOverOutcome {
+    match edge.hand_over(E, txn, stamp).await {
+        Input::Election(E, ElectionInput::HandOverAnswered { outcome, .. }) => outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn succession(view: &View, entry: &QueueEntry, skipped: Vec<CandidateKey>) -> Succession {
+    let generation = view.generation.value().expect("a record").generation.next();
+    Succession {
+        entry: entry.clone(),
+        generation_modified: view.generation.modified(),
+        generation,
+        term: 4,
+        skipped,
+        leaderless_ms: 1,
+    }
+}
+
+/// A candidate in the queue, elected if it is first.
+struct Candidate {
+    edge: Edge,
+    lease: LeaseId,
+    key: CandidateKey,
+}
+
+impl Candidate {
+    async fn queued(id: &str, etcd: &(impl Endpoints + ?Sized)) -> Self {
+        let edge = edge(id, etcd);
+        let lease = lease(&edge).await;
+        let key = queue(&edge, lease).await;
+        Self { edge, lease, key }
+    }
+
+    async fn win(&self) -> (View, ElectOutcome) {
+        let view = look(&self.edge, Some(self.lease)).await;
+        let next = view.generation.value().map_or(0, |record| record.generation.0) + 1;
+        let outcome = elect(&self.edge, &elect_txn(self.lease, &self.key, &view, next), stamp()).await;
+        (look(&self.edge, Some(self.lease)).await, outcome)
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_in_the_queue_is_elected_and_once() {
+    let etcd = Etcd::start().await;
+    let (a, b) = (Candidate::queued("a", &etcd).await, Candidate::queued("b", &etcd).await);
+    assert_eq!(queue(&a.edge, a.lease).await, a.key, "queueing is idempotent");
+    let view = look(&b.edge, Some(b.lease)).await;
+    assert_eq!((view.queued, &view.ahead, &view.own), (2, &Some(a.key.clone()), &Some(b.key.clone())));
+    let refused = elect(&b.edge, &elect_txn(b.lease, &b.key, &view, 1), stamp()).await;
+    assert!(matches!(&refused, ElectOutcome::Refused { view } if view.ahead == Some(a.key.clone())), "{refused:?}");
+
+    let txn = elect_txn(a.lease, &a.key, &view, 1);
+    let first = stamp();
+    let ElectOutcome::Won { header, record, queue } = elect(&a.edge, &txn, first).await else { panic!("not won") };
+    assert_eq!((record.generation, record.term, record.cause), (Generation(1), 3, Cause::Elected));
+    assert_eq!(queue.iter().map(|e| e.key.clone()).collect::<Vec<_>>(), [a.key.clone(), b.key.clone()]);
+    assert_eq!(queue[0].candidate.as_ref().map(|c| (c.id.as_str(), c.priority, c.term)), Some(("a", 5, 3)));
+
+    // The very same copy again is what a second try of a hedged call meets.
+    let ElectOutcome::Won { header: again, .. } = elect(&a.edge, &txn, first).await else { panic!("not recognised") };
+    assert_eq!(again.revision, header.revision, "the commit's revision, not the answer's");
+    // Somebody else's record, even of the same generation, is not ours.
+    let other = elect(&a.edge, &txn, stamp()).await;
+    assert!(matches!(&other, ElectOutcome::Refused { view } if view.generation.value() == Some(&record)), "{other:?}");
+
+    let value = etcd.ctl(&["get", "--print-value-only", &format!("/tenure/elections/orders/{}", a.lease)]).await;
+    assert!(value.contains(r#""generation":1"#), "the recipe's listeners see the token: {value}");
+    let history = a.edge.history(E, 10, None).await.expect("history");
+    assert_eq!(history, [(record, header.revision)]);
+}
+
+#[tokio::test]
+async fn a_hand_over_names_the_successor_in_one_commit_and_is_recognised_when_repeated() {
+    let etcd = Etcd::start().await;
+    let [a, b, c] =
+        [Candidate::queued("a", &etcd).await, Candidate::queued("b", &etcd).await, Candidate::queued("c", &etcd).await];
+    let (view, _) = a.win().await;
+    let txn =
+        HandOverTxn { key: a.key.clone(), successor: Some(succession(&view, &view.queue[2], vec![b.key.clone()])) };
+    let at = stamp();
+    let HandOverOutcome::Done { header, record: Some(record) } = hand_over(&a.edge, &txn, at).await else {
+        panic!("not handed over")
+    };
+    assert_eq!((record.generation, record.cause, record.term), (Generation(2), Cause::HandedOver, 4));
+    let repeated = hand_over(&a.edge, &txn, at).await;
+    assert!(matches!(&repeated, HandOverOutcome::Done { header: h, .. } if h.revision == header.revision));
+
+    let view = look(&c.edge, Some(c.lease)).await;
+    assert_eq!(view.queue.iter().map(|e| &e.key).collect::<Vec<_>>(), [&c.key], "a left, b was skipped");
+    assert_eq!(view.queue[0].lease, c.lease.0, "the successor's key still ends with its lease");
+    assert_eq!(view.generation, Cell::Valid { value: record, modified: header.revision });
+
+    // b queues again; c leaves without a successor named, then a stale hand-over of c finds nothing.
+    queue(&b.edge, b.lease).await;
+    let leave = HandOverTxn { key: c.key.clone(), successor: None };
+    assert!(matches!(hand_over(&c.edge, &leave, stamp()).await, HandOverOutcome::Done { record: None, .. }));
+    assert_eq!(hand_over(&c.edge, &leave, stamp()).await, HandOverOutcome::Refused);
+    let view = look(&b.edge, Some(b.lease)).await;
+    let stale = HandOverTxn { key: c.key.clone(), successor: Some(succession(&view, &view.queue[0], vec![])) };
+    assert_eq!(hand_over(&c.edge, &stale, stamp()).await, HandOverOutcome::Refused);
+
+    b.edge.trim_history(E, &look(&b.edge, Some(b.lease)).await.own.expect("queued"), 1).await.expect("trim");
+    let left = b.edge.history(E, 10, None).await.expect("history");
+    assert_eq!(left.iter().map(|(r, _)| r.generation.0).collect::<Vec<_>>(), [2]);
+    assert!(b.edge.trim_history(E, &b.key, 0).await.is_err(), "b's earlier key is gone, so it trims no more");
+}
+
+#[tokio::test]
+async fn a_second_copy_recognises_the_first_whose_answer_was_lost() {
+    let etcd = Etcd::start().await;
+    let link = Link::to(&etcd).await;
+    // Both endpoints are the same etcd: answers of one way get lost.
+    let a = Candidate::queued("a", &etcd).await;
+    let (mut lossy, mut seed, mut hedged) = (edge("a", &link.endpoint()), 0, 0);
+    assert!(lossy.read(E).await.is_ok());
+    let view = look(&a.edge, Some(a.lease)).await;
+    link.drop_server_to_client();
+    let began = Instant::now();
+    let unknown = elect(&lossy, &elect_txn(a.lease, &a.key, &view, 1), stamp()).await;
+    assert_eq!(unknown, ElectOutcome::Unknown, "no answer proves nothing");
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    let view = eventually("the lost copy to show", async || {
+        let view = look(&a.edge, Some(a.lease)).await;
+        view.generation.value().is_some().then_some(view)
+    })
+    .await;
+    assert_eq!(view.generation.value().expect("a record").generation, Generation(1));
+    link.heal();
+
+    // The same with a healthy second way, asked after the hedge delay; seeds choose where a call begins.
+    for generation in 2..6 {
+        let both = vec![link.endpoint(), etcd.endpoint()];
+        seed += 1;
+        lossy = edge_with("a", &config(&both), seed).0;
+        let view = look(&lossy, Some(a.lease)).await;
+        link.drop_server_to_client();
+        let txn = elect_txn(a.lease, &a.key, &view, generation);
+        let began = Instant::now();
+        let outcome = elect(&lossy, &txn, stamp()).await;
+        hedged += usize::from(began.elapsed() >= Duration::from_millis(200));
+        assert!(
+            matches!(&outcome, ElectOutcome::Won { record, .. } if record.generation.0 == generation),
+            "{outcome:?}"
+        );
+        link.heal();
+    }
+    assert!(hedged > 0, "some call began at the way that loses answers");
+}
+
+#[tokio::test]
+async fn foreign_and_corrupt_values_are_seen_for_what_they_are() {
+    let etcd = Etcd::start().await;
+    etcd.ctl(&["put", "/tenure/elections/orders/foreign", "some proposal"]).await;
+    let a = Candidate::queued("a", &etcd).await;
+    let forged = format!("/tenure/elections/orders/{:x}", 0x1234);
+    etcd.ctl(&["put", &forged, r#"{"id":"x","url":"","term":0,"priority":0,"version":"1"}"#]).await;
+    let view = look(&a.edge, Some(a.lease)).await;
+    let kinds: Vec<_> =
+        view.queue.iter().map(|e| (e.key.suffix.as_str(), e.candidate.is_some(), e.lease != 0)).collect();
+    let own = a.lease.to_string();
+    assert_eq!(kinds, [("foreign", false, false), (own.as_str(), true, true), ("1234", false, false)]);
+    assert_eq!(view.ahead.expect("the foreign one").suffix, "foreign");
+
+    let big = format!(r#"{{"paused":false,"why":"{}"}}"#, "x".repeat(64 * 1024));
+    for (control, corrupt) in [(r#"{"paused":true,"by":"me"}"#, false), ("{}", true), ("\u{1}", true), (&big, true)] {
+        etcd.ctl(&["put", "/tenure/control/orders", control]).await;
+        let view = look(&a.edge, None).await;
+        assert_eq!(matches!(view.control, Cell::Corrupt { modified } if modified.0 > 0), corrupt);
+    }
+    let max = format!(
+        r#"{{"generation":{},"term":0,"holder":null,"url":"","key":"","created":0,"cause":"raised","elected_at":"2026-01-01T00:00:00.000Z","hlc":"2026-01-01T00:00:00.000Z+00000000"}}"#,
+        i64::MAX
+    );
+    for value in ["", "null", "42", &max] {
+        etcd.ctl(&["put", "/tenure/generations/orders", value]).await;
+        assert!(matches!(look(&a.edge, None).await.generation, Cell::Corrupt { .. }), "{value}");
+    }
+    // A raise gets over a corrupt record, by its revision, and not down.
+    let modified = look(&a.edge, None).await.generation.modified();
+    let raise = async |at_least, modified| match a.edge.raise(E, Generation(at_least), modified, stamp()).await {
+        Input::Election(E, ElectionInput::RaiseAnswered { raised }) => raised,
+        other => panic!("{other:?}"),
+    };
+    assert!(!raise(57, Revision(1)).await);
+    assert!(raise(57, modified).await);
+    let view = look(&a.edge, None).await;
+    assert_eq!(view.generation.value().map(|r| (r.generation.0, r.holder.is_none())), Some((57, true)));
+    assert!(!raise(57, view.generation.modified()).await && !raise(5, view.generation.modified()).await);
+}
+
+#[tokio::test]
+async fn a_place_behind_what_a_look_reads_is_still_known() {
+    let etcd = Etcd::start().await;
+    let a = edge("a", &etcd);
+    let before = lease(&a).await;
+    for n in 0..=QUEUE_LIMIT {
+        etcd.ctl(&["put", &format!("/tenure/elections/orders/z{n:03}"), "foreign"]).await;
+    }
+    let own = queue(&a, before).await;
+    let view = look(&a, Some(before)).await;
+    assert_eq!((view.queue.len(), view.queued, view.own), (QUEUE_LIMIT, QUEUE_LIMIT + 2, Some(own)));
+    assert_eq!(view.ahead.expect("one ahead").suffix, format!("z{QUEUE_LIMIT:03}"));
+}
+
+#[tokio::test]
+async fn a_lease_that_is_gone_is_reported_as_such_everywhere() {
+    let etcd = Etcd::start().await;
+    let a = Candidate::queued("a", &etcd).await;
+    let mut last = clock::now();
+    for _ in 0..3 {
+        let asked = clock::now();
+        match a.edge.keep_alive(a.lease, ROUND, false).await {
+            Input::Session(SessionInput::KeepAliveAnswered { ttl, header, .. }) => {
+                assert!(ttl == TTL && header.sent_at >= asked && header.sent_at > last);
+                last = header.sent_at;
+            }
+            other => panic!("{other:?}"),
+        }
+        let Input::Session(SessionInput::Confirmed { keys, header, .. }) = a.edge.confirm(a.lease, ROUND, &[E]).await
+        else {
+            panic!("not confirmed")
+        };
+        assert!(keys[0].created == a.key.created && header.sent_at > last);
+    }
+    // Somebody puts our key by hand: it hangs on no lease then, so it is not ours, until it is queued again.
+    let own = format!("/tenure/elections/orders/{}", a.lease);
+    etcd.ctl(&["put", &own, "by hand"]).await;
+    let confirmed = a.edge.confirm(a.lease, ROUND, &[E]).await;
+    assert!(matches!(&confirmed, Input::Session(SessionInput::Confirmed { keys, .. }) if keys[0].created.0 == 0));
+    assert_eq!(look(&a.edge, Some(a.lease)).await.own, None);
+    assert_eq!(queue(&a.edge, a.lease).await, a.key, "hung on the lease again, in its place");
+
+    etcd.ctl(&["lease", "revoke", &a.lease.to_string()]).await;
+    let gone = a.edge.keep_alive(a.lease, ROUND, false).await;
+    assert!(
+        matches!(&gone, Input::Session(SessionInput::KeepAliveAnswered { ttl, .. }) if ttl.is_zero()),
+        "on the open stream: {gone:?}"
+    );
+    let unknown = Input::Session(SessionInput::LeaseUnknown { lease: a.lease });
+    assert_eq!(a.edge.keep_alive(a.lease, ROUND, true).await, unknown, "on a fresh stream");
+    assert_eq!(a.edge.queue(E, a.lease).await, unknown);
+    assert_eq!(a.edge.revoke(a.lease).await, Input::Session(SessionInput::Revoked { lease: a.lease }));
+}
+
+/// Takes inputs until one is not expected any more.
+async fn next(inputs: &mut mpsc::Receiver<Input>) -> ElectionInput {
+    let input = tokio::time::timeout(Duration::from_secs(15), inputs.recv()).await.expect("an input in time");
+    match input.expect("the watch runs") {
+        Input::Election(E, input) => input,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_watch_survives_compaction_and_restart_by_saying_that_it_broke() {
+    let etcd = Etcd::start().await;
+    let a = Candidate::queued("a", &etcd).await;
+    let (edge, notes) = edge_with("w", &config(&etcd), 1);
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    let plan = |view: &View, suffixes: &[&str]| WatchPlan {
+        suffixes: suffixes.iter().map(|s| (*s).to_owned()).collect(),
+        from: Revision(view.header.revision.0 + 1),
+    };
+    let old = look(&edge, None).await;
+    let own = a.lease.to_string();
+    watcher.plan(E, plan(&old, &[&own]));
+    let (view, _) = a.win().await;
+    let changed = next(&mut inputs).await;
+    assert!(
+        matches!(&changed, ElectionInput::GenerationChanged { cell, revision }
+        if *cell == view.generation && *revision == view.generation.modified()),
+        "{changed:?}"
+    );
+
+    // A plan that keeps a key, drops one, and takes one up.
+    watcher.plan(E, plan(&view, &["other"]));
+    etcd.ctl(&["put", "/tenure/elections/orders/other", "x"]).await;
+    etcd.ctl(&["del", "/tenure/elections/orders/other"]).await;
+    assert!(matches!(next(&mut inputs).await, ElectionInput::KeyDeleted { suffix, .. } if suffix == "other"));
+    etcd.ctl(&["put", "/tenure/control/orders", r#"{"paused":true}"#]).await;
+    assert!(matches!(next(&mut inputs).await, ElectionInput::ControlChanged { cell, .. }
+        if cell.value().is_some_and(|c| c.paused)));
+
+    let now = look(&edge, None).await;
+    etcd.ctl(&["compact", &now.header.revision.to_string()]).await;
+    watcher.plan(E, plan(&old, &["unseen"]));
+    assert_eq!(next(&mut inputs).await, ElectionInput::WatchBroken, "a start that was compacted");
+    assert_eq!(*notes.watches.lock().expect("notes"), ["compacted"]);
+
+    watcher.plan(E, plan(&look(&edge, None).await, &[&own]));
+    etcd.ctl(&["put", "/tenure/control/orders", "{}"]).await;
+    assert!(matches!(next(&mut inputs).await, ElectionInput::ControlChanged { cell: Cell::Corrupt { .. }, .. }));
+    etcd.restart().await;
+    assert_eq!(next(&mut inputs).await, ElectionInput::WatchBroken, "the restart");
+    let view = eventually("etcd to answer", async || edge.read(E).await.ok()).await;
+    watcher.plan(E, plan(&view, &[&own]));
+    etcd.ctl(&["del", &format!("/tenure/elections/orders/{own}")]).await;
+    assert!(matches!(next(&mut inputs).await, ElectionInput::KeyDeleted { suffix, .. } if suffix == own));
+    etcd.ctl(&["del", "/tenure/generations/orders"]).await;
+    assert!(matches!(next(&mut inputs).await, ElectionInput::GenerationChanged { cell: Cell::Absent, .. }));
+
+    edge.reset();
+    assert_eq!(next(&mut inputs).await, ElectionInput::WatchBroken, "the reset");
+    assert!(inputs.try_recv().is_err(), "each end was reported once");
+    drop(watcher);
+    assert!(inputs.recv().await.is_none(), "a dropped watcher ends its task");
+}
+
+#[tokio::test]
+async fn a_quiet_watch_stays_and_one_that_hears_nothing_breaks() {
+    let etcd = Etcd::start().await;
+    let link = Link::to(&etcd).await;
+    let (edge, notes) = edge_with("w", &config(&link.endpoint()), 1);
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    let view = edge.read(E).await.expect("a view");
+    let plan = WatchPlan { suffixes: vec!["x".into()], from: Revision(view.header.revision.0 + 1) };
+    watcher.plan(E, plan.clone());
+    // Three probes long: quiet, but alive. A length of time is the very subject here.
+    tokio::time::sleep(TTL / 5 * 3).await;
+    assert!(inputs.try_recv().is_err() && notes.watches.lock().expect("notes").is_empty());
+    link.drop_server_to_client();
+    let began = Instant::now();
+    assert_eq!(next(&mut inputs).await, ElectionInput::WatchBroken);
+    assert!(began.elapsed() < TTL / 5 + Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert_eq!(*notes.watches.lock().expect("notes"), ["silent"]);
+    // The next plan waits for a stream, and misses nothing.
+    watcher.plan(E, plan);
+    etcd.ctl(&["put", "/tenure/control/orders", r#"{"paused":true}"#]).await;
+    link.heal();
+    assert!(matches!(next(&mut inputs).await, ElectionInput::ControlChanged { .. }));
+}
+
+#[tokio::test]
+async fn a_frozen_member_of_three_costs_no_more_than_the_hedge() {
+    let etcd = Etcd::cluster(3).await;
+    let leader = etcd.leader_index().await;
+    let follower = (leader + 1) % 3;
+    for seed in 0..3 {
+        let (edge, _) = edge_with("a", &config(&etcd), seed);
+        let lease = lease(&edge).await;
+        queue(&edge, lease).await;
+        etcd.member(follower).pause();
+        for _ in 0..10 {
+            let began = Instant::now();
+            let renewed = edge.keep_alive(lease, ROUND, false).await;
+            assert!(matches!(renewed, Input::Session(SessionInput::KeepAliveAnswered { .. })), "{renewed:?}");
+            let confirmed = edge.confirm(lease, ROUND, &[E]).await;
+            assert!(matches!(confirmed, Input::Session(SessionInput::Confirmed { .. })), "{confirmed:?}");
+            look(&edge, Some(lease)).await;
+            assert!(began.elapsed() < Duration::from_millis(1500), "seed {seed}: {:?}", began.elapsed());
+        }
+        etcd.member(follower).resume();
+    }
+    // The leader: a new one has to be elected, and then the old streams do not hold anything up.
+    let (edge, _) = edge_with("b", &config(&etcd), 7);
+    let lease = lease(&edge).await;
+    let leader = etcd.leader_index().await;
+    etcd.member(leader).pause();
+    let began = Instant::now();
+    let renewed = eventually("a renewal", async || {
+        let answer = edge.keep_alive(lease, ROUND, false).await;
+        matches!(answer, Input::Session(SessionInput::KeepAliveAnswered { .. }))
+    });
+    renewed.await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    etcd.member(leader).resume();
+}
+
+#[tokio::test]
+async fn a_token_that_ran_out_and_a_password_that_changed_cost_a_retry() {
+    let mut etcd = Etcd::builder().arg("--auth-token-ttl=1").start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let password_file = dir.path().join("password");
+    std::fs::write(&password_file, "wrong\n").expect("write");
+    etcd.enable_auth("app", "secret", "/tenure").await;
+    let settings =
+        EtcdConfig { username: Some("app".into()), password_file: Some(password_file.clone()), ..config(&etcd) };
+    let (edge, notes) = edge_with("a", &settings, 1);
+    let error = edge.read(E).await.expect_err("the password is wrong");
+    assert_eq!(error.kind(), Kind::Auth, "{error}");
+    let tries = notes.requests.lock().expect("notes").iter().filter(|(m, _)| *m == "authenticate").count();
+    assert!(tries <= 2, "no hot loop: {tries}");
+    std::fs::write(&password_file, "secret\n").expect("write");
+    let lease = eventually("the new password", async || match edge.grant(TTL).await {
+        Input::Session(SessionInput::Granted { lease, .. }) => Some(lease),
+        _ => None,
+    })
+    .await;
+    queue(&edge, lease).await;
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    let plan = |view: &View| WatchPlan { suffixes: vec![], from: Revision(view.header.revision.0 + 1) };
+    for round in 0..2 {
+        // Longer than a token lives.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let view = look(&edge, Some(lease)).await;
+        let renewed = edge.keep_alive(lease, ROUND, true).await;
+        assert!(matches!(renewed, Input::Session(SessionInput::KeepAliveAnswered { .. })), "{renewed:?}");
+        watcher.plan(E, plan(&view));
+        etcd.ctl(&["put", "/tenure/control/orders", &format!(r#"{{"paused":true,"n":{round}}}"#)]).await;
+        assert!(matches!(next(&mut inputs).await, ElectionInput::ControlChanged { .. }));
+    }
+    assert!(edge.permissions().await.iter().all(|(_, result)| result.is_ok()));
+    etcd.ctl(&["role", "revoke-permission", "--prefix=true", "tests", "/tenure"]).await;
+    let (_, denied) = edge.permissions().await.remove(0);
+    assert_eq!(denied.expect_err("revoked").kind(), Kind::Permission);
+}
+
+#[tokio::test]
+async fn mutual_tls_works_and_rotated_files_are_taken_up() {
+    let etcd = Etcd::builder().tls().start().await;
+    let certs = etcd.certs().expect("TLS").clone();
+    // At first the files of another authority, as a mount may have them; then the right ones, put in their place.
+    let dir = tempfile::tempdir().expect("a directory");
+    let other = Certs::make(dir.path(), "stranger");
+    let tls = tenure::config::EtcdTls {
+        ca_file: Some(certs.ca.clone()),
+        cert_file: Some(other.client_cert.clone()),
+        key_file: Some(other.client_key.clone()),
+        server_name: None,
+    };
+    let (edge, _) = edge_with("a", &EtcdConfig { tls: Some(tls.clone()), ..config(&etcd) }, 1);
+    assert!(edge.read(E).await.is_err(), "etcd does not know the authority");
+    std::fs::copy(&certs.client_cert, &other.client_cert).expect("copy");
+    std::fs::copy(&certs.client_key, &other.client_key).expect("copy");
+    eventually("the rotated files to be taken up", async || edge.read(E).await.ok()).await;
+    let status = edge.versions().await.remove(0).1.expect("a status");
+    assert!(status.leader && status.version.starts_with(etcd.version()), "{status:?}");
+    let nobody = tenure::config::EtcdTls { cert_file: None, key_file: None, ..tls };
+    let (stranger, _) = edge_with("b", &EtcdConfig { tls: Some(nobody), ..config(&etcd) }, 1);
+    assert!(stranger.read(E).await.is_err(), "etcd wants a certificate");
+}
+
+#[tokio::test]
+async fn a_jwt_that_any_change_of_roles_invalidates_costs_a_retry() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (password_file, key) = (dir.path().join("password"), dir.path().join("jwt.key"));
+    std::fs::write(&password_file, "secret").expect("write");
+    std::fs::write(&key, "a key that is long enough for HS256").expect("write");
+    let flag = format!("--auth-token=jwt,priv-key={},sign-method=HS256,ttl=60s", key.display());
+    let mut etcd = Etcd::builder().arg(&flag).start().await;
+    etcd.enable_auth("app", "secret", "/tenure").await;
+    let settings = EtcdConfig { username: Some("app".into()), password_file: Some(password_file), ..config(&etcd) };
+    let (edge, _) = edge_with("a", &settings, 1);
+    let lease = lease(&edge).await;
+    let key = queue(&edge, lease).await;
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    for role in ["one", "two", "three"] {
+        etcd.ctl(&["role", "add", role]).await;
+        // The first request after the change differs from round to round.
+        if role == "one" {
+            let renewed = edge.keep_alive(lease, ROUND, false).await;
+            assert!(matches!(renewed, Input::Session(SessionInput::KeepAliveAnswered { .. })), "{renewed:?}");
+        }
+        if role == "two" {
+            let view = edge.read(E).await.expect("a view");
+            let outcome = elect(&edge, &elect_txn(lease, &key, &view, 1), stamp()).await;
+            assert!(matches!(outcome, ElectOutcome::Won { .. }), "{outcome:?}");
+            etcd.ctl(&["role", "add", "four"]).await;
+        }
+        // A watch is opened with the token at hand, and told in a message of the stream that it is refused.
+        watcher.plan(E, WatchPlan { suffixes: vec![role.into()], from: Revision(1) });
+        let key = format!("/tenure/elections/orders/{role}");
+        etcd.ctl(&["put", &key, "x"]).await;
+        etcd.ctl(&["del", &key]).await;
+        loop {
+            match next(&mut inputs).await {
+                ElectionInput::KeyDeleted { suffix, .. } if suffix == role => break,
+                ElectionInput::WatchBroken => {
+                    watcher.plan(E, WatchPlan { suffixes: vec![role.into()], from: Revision(1) });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_not_there_costs_few_tries_and_bounded_time() {
+    // Nobody listens on port 1, and this network is for documentation only: refused, and black hole.
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), "http://192.0.2.1:2379".to_owned()];
+    let settings = EtcdConfig { request_timeout: Duration::from_secs(2), ..config(&endpoints) };
+    let (edge, notes) = edge_with("a", &settings, 1);
+    let began = Instant::now();
+    assert_eq!(edge.grant(TTL).await, Input::Session(SessionInput::GrantFailed));
+    let view = edge.read(E).await.expect_err("nobody there");
+    assert!(view.to_string().contains("read"), "{view}");
+    let txn = HandOverTxn { key: CandidateKey::of(LeaseId(1), Revision(1)), successor: None };
+    let outcome = hand_over(&edge, &txn, stamp()).await;
+    assert!(matches!(outcome, HandOverOutcome::Refused | HandOverOutcome::Unknown), "{outcome:?}");
+    let failed = Input::Session(SessionInput::KeepAliveFailed { lease: LeaseId(1), round: ROUND });
+    assert_eq!(edge.keep_alive(LeaseId(1), ROUND, false).await, failed);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(notes.requests.lock().expect("notes").len() <= 4 * 8);
+
+    // A watch that cannot be opened keeps its plan, says nothing, and does not spin.
+    let (sink, mut inputs) = mpsc::channel(8);
+    let watcher = edge.watch(sink);
+    watcher.plan(E, WatchPlan { suffixes: vec![], from: Revision(1) });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(inputs.try_recv().is_err());
+    assert!(notes.watches.lock().expect("notes").len() <= 10);
+}
