@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use tenure::config::{self, Config, Env, LogFormat, LogLevel, Overrides, Report, Warning};
+use tenure::config::{self, Config, LogFormat, LogLevel, Overrides, Report, Warning};
 
 fn load(yaml: &str, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
     let dir = tempfile::tempdir().expect("a directory");
