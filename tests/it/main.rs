@@ -1,4 +1,4 @@
-//! The one integration binary: the core on paper (transcripts, simulation), and the daemon on the real etcd.
+//! The one integration binary: the core on paper (transcripts, simulation), the command line, and the daemon on the real etcd.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod cli_broken_configs;
+mod cli_commands;
 mod cli_config;
 mod etcd_edge;
 mod handing_over;
