@@ -24,7 +24,7 @@ pub use env::Env;
 pub use layers::Overrides;
 pub use report::{Place, Problem, Report, Warning};
 pub use schema::load;
-pub use show::effective;
+pub use show::{effective, effective_text};
 pub use values::{duration_text, parse_duration};
 
 /// The file that documents every key; `tenure config example` prints it.

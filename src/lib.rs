@@ -10,6 +10,7 @@
 //! `docs/architecture.md` has the map, the rules of who may use whom, and what is deliberately absent.
 
 pub mod audit;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod driver;
 pub mod election;
 pub mod etcd;
 pub mod http;
+pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod shutdown;

@@ -1,18 +1,23 @@
-//! Arguments → configuration → logging → run → exit code.
+//! Arguments → configuration → log → daemon → exit code; or one of the other commands.
 
-use std::path::PathBuf;
-use tenure::{config, daemon};
+use std::process::ExitCode;
 
-fn main() -> std::process::ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let args: Vec<String> = std::env::args().collect();
-    let path = PathBuf::from(&args[args.iter().position(|a| a == "-c").unwrap() + 1]);
-    let ready = args.iter().position(|a| a == "--ready-file").map(|i| PathBuf::from(&args[i + 1]));
-    match config::load(Some(&path), &config::Overrides::default()) {
-        Ok((c, _)) => daemon::run(c, &daemon::Options { ready_file: ready }),
-        Err(r) => {
-            eprintln!("{r}");
-            std::process::ExitCode::from(3)
-        }
+use tenure::cli::{self, Invocation};
+use tenure::{daemon, logging};
+
+fn main() -> ExitCode {
+    let args = match cli::parse(std::env::args_os()) {
+        Ok(Invocation::Run(args)) => args,
+        Ok(Invocation::Other(command)) => return cli::execute(command).into(),
+        Err(exit) => return exit.into(),
+    };
+    let (config, warnings, options) = match cli::prepare(args) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit.into(),
+    };
+    logging::init(config.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
+    daemon::run(config, &options)
 }

@@ -45,7 +45,6 @@ impl Env {
 
     /// The directories of `PATH`.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this module owns the environment")]
     pub fn path(&self) -> Vec<PathBuf> {
         self.get("PATH").map(|p| std::env::split_paths(p).collect()).unwrap_or_default()
     }

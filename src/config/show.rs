@@ -5,19 +5,19 @@ use serde_json::{Value, json};
 use super::values::{duration_text, size_text};
 use super::{Config, ElectionConfig, GenerationSource, HttpConfig, Listen, LogFormat, LogLevel};
 
-/// Every setting with its value, in the shape of the file: loading it again gives the same [`Config`]. It holds no
-/// secrets, as the configuration itself holds only the names of their files.
+/// Every setting with its value, in the shape of the file: as [`effective_text`] it loads to the same [`Config`] again. It
+/// holds no secrets, as the configuration itself holds only the names of their files.
 #[must_use]
 pub fn effective(config: &Config) -> Value {
     let etcd = &config.etcd;
     let spec = config.timing.spec();
     json!({
-        "id": literal(&config.id),
+        "id": config.id,
         "elections": config.elections.iter().map(election).collect::<Vec<_>>(),
         "etcd": {
             "endpoints": etcd.endpoints,
-            "prefix": literal(&etcd.prefix),
-            "username": etcd.username.as_deref().map(literal),
+            "prefix": etcd.prefix,
+            "username": etcd.username,
             "password_file": etcd.password_file,
             "tls": etcd.tls.as_ref().map(|tls| json!({
                 "ca_file": tls.ca_file,
@@ -59,6 +59,25 @@ pub fn effective(config: &Config) -> Value {
     })
 }
 
+/// A tree of settings as the text of a file. Its texts are taken as they are: no `$` of theirs means a variable.
+///
+/// # Errors
+/// What the serializer says; a tree of JSON values gives it no reason to.
+pub fn effective_text(settings: &Value) -> Result<String, String> {
+    let mut settings = settings.clone();
+    escape(&mut settings);
+    serde_yaml::to_string(&settings).map_err(|e| e.to_string())
+}
+
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = text.replace('$', "$$"),
+        Value::Array(items) => items.iter_mut().for_each(escape),
+        Value::Object(members) => members.values_mut().for_each(escape),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 fn election(election: &ElectionConfig) -> Value {
     json!({"name": election.name.as_str(), "priority": election.priority, "observe": election.observe})
 }
@@ -70,7 +89,7 @@ fn http(http: &HttpConfig) -> Value {
         "control": addresses(&http.control),
         "request_timeout": duration_text(http.request_timeout),
         "admin_token_file": http.admin_token_file,
-        "advertise_url": http.advertise_url.as_deref().map(literal),
+        "advertise_url": http.advertise_url,
         "max_connections": http.max_connections,
         "tls": http.tls.as_ref().map(|tls| json!({
             "cert_file": tls.cert_file,
@@ -94,11 +113,6 @@ fn percent(ppm: u32) -> String {
     let fraction = format!("{:04}", ppm % 10_000);
     let text = format!("{}.{}", ppm / 10_000, fraction.trim_end_matches('0'));
     format!("{}%", text.trim_end_matches('.'))
-}
-
-/// A text in which `$` stands for itself when the file is read again.
-fn literal(text: &str) -> String {
-    text.replace('$', "$$")
 }
 
 impl std::fmt::Display for Listen {

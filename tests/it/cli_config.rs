@@ -130,7 +130,7 @@ fn the_effective_configuration_loads_to_itself() {
         dir.path().display()
     );
     let (config, _) = load(&yaml, &env([])).expect("right");
-    let text = serde_yaml::to_string(&config::effective(&config)).expect("YAML");
+    let text = config::effective_text(&config::effective(&config)).expect("YAML");
     let (again, _) = load(&text, &env([])).expect("what we print is right");
     assert_eq!(config, again, "{text}");
 }

@@ -1,4 +1,4 @@
-//! The one integration binary: the core on paper (transcripts, simulation), and the daemon on the real etcd.
+//! The one integration binary: the core on paper (transcripts, simulation), the command line, and the daemon on the real etcd.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -6,7 +6,9 @@
 )]
 
 mod auth;
+mod bad_input;
 mod cli_broken_configs;
+mod cli_commands;
 mod cli_config;
 mod corrupt;
 mod etcd_edge;
@@ -23,5 +25,6 @@ mod sim;
 mod smoke;
 mod stepping_down;
 mod support;
+mod tidy;
 mod transcripts;
 mod unknown;
