@@ -69,6 +69,8 @@ impl Edge {
         }
         let done = done.map_err(|failed| failed.error)?;
         let view = view(keys, &mut Answers::new(name, &done.value)?, done.sent_at, lease)?;
+        self.complain_of_generation(keys, &view.generation);
+        self.complain_of_control(keys, &view.control);
         self.place(name, keys, lease, view).await
     }
 

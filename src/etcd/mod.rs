@@ -8,13 +8,14 @@
 //! * `watch` one stream for all elections · `doctor` questions of people
 //! * `keys`, `codec` where things are, and how they are written
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::{Hlc, Wall};
 use crate::config::EtcdConfig;
-use crate::election::ids::{ElectionIndex, ElectionName, LeaseId};
-use crate::election::record::{CandidateInfo, Header};
+use crate::election::ids::{ElectionIndex, ElectionName, LeaseId, Revision};
+use crate::election::record::{CandidateInfo, Cell, ControlRecord, GenerationRecord, Header};
 use crate::timing::Timing;
 
 mod campaign;
@@ -35,7 +36,7 @@ pub use doctor::EndpointStatus;
 pub use error::{Cause, Error, Kind};
 pub use watch::Watcher;
 
-use connect::Pool;
+use connect::{Pool, lock};
 use hedge::Call;
 use keys::Keys;
 
@@ -104,6 +105,8 @@ struct Edge {
     identity: Identity,
     keys: Vec<Keys>,
     limits: Limits,
+    /// By key, the last value that could not be read and was complained of. Holds two keys of each election at the most.
+    unreadable: Mutex<BTreeMap<String, Revision>>,
 }
 
 /// The named bounds of every wait.
@@ -136,7 +139,8 @@ impl Etcd {
             request: config.request_timeout,
             ttl: timing.ttl(),
         };
-        Ok(Self { edge: Arc::new(Edge { pool: Pool::new(config, telemetry, seed)?, identity, keys, limits }) })
+        let (pool, unreadable) = (Pool::new(config, telemetry, seed)?, Mutex::default());
+        Ok(Self { edge: Arc::new(Edge { pool, identity, keys, limits, unreadable }) })
     }
 
     /// Drops every connection and stream: they may belong to a history that is no more. Calls under way fail, writes among them
@@ -150,6 +154,26 @@ impl Edge {
     /// The keys of an election. An index is only ever made from the configuration that made `keys`.
     fn keys(&self, election: ElectionIndex) -> &Keys {
         &self.keys[election.0]
+    }
+
+    /// Says of a generation record that it cannot be read, once for each value.
+    fn complain_of_generation(&self, keys: &Keys, cell: &Cell<GenerationRecord>) {
+        if self.is_newly_unreadable(&keys.generation, cell) {
+            tracing::error!(key = keys.generation, "not a generation record: nobody is elected until it is mended");
+        }
+    }
+
+    /// The same of a control record.
+    fn complain_of_control(&self, keys: &Keys, cell: &Cell<ControlRecord>) {
+        if self.is_newly_unreadable(&keys.control, cell) {
+            tracing::error!(key = keys.control, "not a control record: it counts as a pause until it is mended or deleted");
+        }
+    }
+
+    fn is_newly_unreadable<T>(&self, key: &str, cell: &Cell<T>) -> bool {
+        let Cell::Corrupt { modified } = cell else { return false };
+        // Another revision, not a later one: history may have been rewound.
+        lock(&self.unreadable).insert(key.to_owned(), *modified) != Some(*modified)
     }
 
     /// What our candidate key says.

@@ -219,10 +219,20 @@ impl<'a> Stream<'a> {
         };
         for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
             if let Some(input) = event(&target, kv) {
+                self.complain(election, &input);
                 sink.send(Input::Election(election, input)).await.map_err(|_| End::Closed)?;
             }
         }
         Ok(())
+    }
+
+    fn complain(&self, election: ElectionIndex, input: &ElectionInput) {
+        let keys = self.edge.keys(election);
+        if let ElectionInput::GenerationChanged { cell, .. } = input {
+            self.edge.complain_of_generation(keys, cell);
+        } else if let ElectionInput::ControlChanged { cell, .. } = input {
+            self.edge.complain_of_control(keys, cell);
+        }
     }
 
     /// A watcher was cancelled, by us or by etcd.

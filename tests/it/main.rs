@@ -25,6 +25,7 @@ mod sim;
 mod smoke;
 mod stepping_down;
 mod support;
+#[path = "../tidy.rs"]
 mod tidy;
 mod transcripts;
 mod unknown;

@@ -79,6 +79,11 @@ impl Etcd {
 
     /// Puts a value of any length and any bytes.
     pub async fn put(&self, key: &str, value: &[u8]) {
-        self.ctl_with(&["put", key], value).await;
+        if value.is_empty() {
+            // etcdctl takes an empty standard input for none at all.
+            self.ctl(&["put", key, ""]).await;
+        } else {
+            self.ctl_with(&["put", key], value).await;
+        }
     }
 }
