@@ -166,7 +166,10 @@ impl Edge {
     /// The same of a control record.
     fn complain_of_control(&self, keys: &Keys, cell: &Cell<ControlRecord>) {
         if self.is_newly_unreadable(&keys.control, cell) {
-            tracing::error!(key = keys.control, "not a control record: it counts as a pause until it is mended or deleted");
+            tracing::error!(
+                key = keys.control,
+                "not a control record: it counts as a pause until it is mended or deleted"
+            );
         }
     }
 

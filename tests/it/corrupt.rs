@@ -195,6 +195,36 @@ async fn odd_keys_in_the_queue_get_their_turn_and_harm_nobody() {
     leader_above(&daemons, generation).await;
 }
 
+/// Goal: a leader's key that somebody put by hand hangs on no lease, and would block the election for ever; it does not.
+/// Method: put it, with garbage and with what it held; the leader steps down, and tokens go on without the old one.
+#[tokio::test]
+async fn a_leaders_key_put_by_hand_blocks_nobody() {
+    let etcd = Etcd::start().await;
+    let mut daemons = two(&etcd).await;
+    let (mut leader, mut generation) = leader_of(&daemons).await;
+    for keep in [false, true] {
+        let key = own_key(&daemons[leader]).await;
+        let value = etcd.value(&key).await.expect("a candidate");
+        etcd.put(&key, if keep { value.as_bytes() } else { b"garbage" }).await;
+        let down = daemons[leader].transition("it steps down", |t| t["old_generation"] == generation).await;
+        assert_eq!(down["reason"], "key_deleted", "{down}");
+        (leader, generation) = leader_above(&daemons, generation).await;
+    }
+    daemons.remove(leader).sigkill();
+    let key = own_key(&daemons[0]).await;
+    leader_above(&daemons, generation).await;
+    eventually("only the living stand in the queue", async || {
+        let queue = etcd.queue().await;
+        if queue == [key.clone()] { Ok(()) } else { Err(queue) }
+    })
+    .await;
+}
+
+async fn own_key(daemon: &Daemon) -> String {
+    let status = daemon.status().await.expect("a status");
+    format!("{ELECTION}{}", status["session"]["lease"].as_str().expect("a session"))
+}
+
 /// Goal: in an etcd without space the leader stays, and can resign, which only deletes; nobody new is elected, that is said,
 /// and all recover once there is space.
 /// Method: fill a store of 4 MiB until the alarm; then empty, compact, defragment, disarm.
@@ -215,7 +245,7 @@ async fn a_full_etcd_keeps_its_leader_lets_it_resign_and_recovers() {
     };
     assert!(refused.contains("space exceeded"), "{refused}");
     assert!(etcd.ctl(&["alarm", "list"]).await.contains("NOSPACE"));
-    leads_through(&daemons[leader], "no space", Duration::from_secs(5)).await;
+    leads_through(&daemons[leader], "no space", Duration::from_secs(3)).await;
     let answer = daemons[leader].resign().await;
     assert_eq!(answer["leader"], Value::Null, "nobody can be named: {answer}");
     nobody_leads(&daemons, "no space").await;
