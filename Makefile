@@ -41,13 +41,11 @@ test: check test-it test-smoke doc deny ## everything that CI holds a change to
 .PHONY: test-full
 test-full: check test-it-all doc deny ## as `test`, with all integration tests on each version of etcd
 
-# Unit, transcript, property and tidiness tests: every test target but `it`, whatever there is.
+# What needs no etcd: unit tests, and of the integration binary the core on paper, the house rules, the command line and HTTP.
 .PHONY: test-inside
 test-inside: protoc
 	$(CARGO) test --locked --lib --bins
-	tests=$$($(CARGO) metadata --locked --no-deps --format-version 1 | \
-	    jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "it") | "--test", .name'); \
-	[[ -z $$tests ]] || $(CARGO) test --locked $$tests
+	$(CARGO) test --locked --test it -- tidy:: transcripts:: sim:: cli_ http_
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
@@ -67,6 +65,18 @@ test-it-all: protoc
 	    echo "integration tests on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it -- --test-threads $(TEST_THREADS); \
 	done
+
+.PHONY: sim
+sim: protoc ## the seeded simulation of the core; SEEDS=100000, or SIM_SEED=5 to replay one
+	SIM_SEEDS=$(or $(SEEDS),20000) $(CARGO) test --locked --release --test it -- sim:: --nocapture
+
+.PHONY: rounds
+rounds: protoc ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked
+	$(ETCD_ENV); ROUNDS=$(or $(ROUNDS),200) $(CARGO) test --locked --test it -- rounds:: --nocapture
+
+.PHONY: figures
+figures: protoc ## fail-over and hand-over latencies, with enough rounds to quote
+	$(ETCD_ENV); TENURE_TEST_LONG=1 $(CARGO) test --locked --release --test it -- handing_over:: --nocapture --test-threads 1
 
 .PHONY: doc
 doc: protoc ## the documentation, with warnings as errors
@@ -95,18 +105,13 @@ etcd: ## find or make etcd 3.4, 3.5 and 3.6 for the tests
 	dev/etcd env >/dev/null
 
 .PHONY: tools
-tools: protoc jq cargo-deny etcd ## everything that the other targets need
+tools: protoc cargo-deny etcd ## everything that the other targets need
 
 .PHONY: protoc
 protoc:
 	@[[ -n "$${PROTOC:-}" ]] || type -P protoc >/dev/null || { \
 	    echo 'protoc is missing, and etcd-client needs it to build: apt-get install protobuf-compiler libprotobuf-dev,' \
 	        'or set PROTOC to the binary of https://github.com/protocolbuffers/protobuf/releases' >&2; exit 1; }
-
-.PHONY: jq
-jq:
-	@type -P jq >/dev/null || { echo 'jq is missing: apt-get install jq' >&2; exit 1; }
-test-inside: jq
 
 # Built for use here, not for speed: a minute and a half on two cores instead of several. Without its default features
 # it needs no C libraries.

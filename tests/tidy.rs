@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("shutdown", "control"),
     ("snapshot", "clock election"),
     ("config", "election timing"),
-    ("logging", "config"),
+    ("logging", "clock config"),
     ("election", "clock timing"),
     ("timing", ""),
     ("clock", ""),
@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &str)] = &[
 
 /// Crates and words that only one module may know.
 const OWNED: &[(&str, &str)] =
-    &[("etcd_client", "etcd"), ("warp", "http"), ("prometheus::", "metrics"), ("saphyr", "config")];
+    &[("etcd_client", "etcd"), ("use warp", "http"), ("prometheus::", "metrics"), ("saphyr_parser::", "config")];
 
 /// Nothing of this under `src/election`: the core has no clock, no I/O, no async, no randomness, and no errors.
 const NOT_IN_THE_CORE: &[&str] = &[

@@ -52,7 +52,7 @@ impl Etcd {
         Input::Election(election, ElectionInput::ElectAnswered { key, outcome })
     }
 
-    /// Commits the hand-over transaction. More than [`MAX_SKIPPED`] skipped keys, or a successor that is not a Tenure candidate,
+    /// Commits the hand-over transaction. More than `MAX_SKIPPED` skipped keys, or a successor that is not a Tenure candidate,
     /// are refused here.
     pub async fn hand_over(&self, election: ElectionIndex, txn: &HandOverTxn, stamp: Stamp) -> Input {
         let key = txn.key.clone();

@@ -18,7 +18,7 @@ const TRIM_BATCHES: usize = 10;
 
 impl Etcd {
     /// The newest records below the generation `before`, newest first, each with the revision of its commit. At most `limit` and
-    /// [`MAX_HISTORY`]; values that are no records are left out.
+    /// `MAX_HISTORY`; values that are no records are left out.
     ///
     /// # Errors
     /// No member answered, or the etcd user may not read it.

@@ -17,7 +17,7 @@ fn rss(pid: u32) -> u64 {
 
 fn address(target: &Target) -> String {
     match target {
-        Target::Tcp(address) => address.to_string(),
+        Target::Tcp(address) => address.clone(),
         Target::Unix(path) => panic!("{} is no TCP address", path.display()),
     }
 }
@@ -74,8 +74,7 @@ fn nonsense(rng: &mut Rng) -> Vec<u8> {
         _ => (0..rng.usize(..2_000)).map(|_| rng.u8(..)).collect(),
     };
     let length = if rng.u8(..8) == 0 { rng.usize(..4_000) } else { body.len() };
-    head += &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
-    let mut bytes = head.into_bytes();
+    let mut bytes = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n").into_bytes();
     bytes.extend(body);
     if rng.u8(..16) == 0 {
         let at = rng.usize(..bytes.len());
