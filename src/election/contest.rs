@@ -312,7 +312,9 @@ impl Contest {
         match &mut self.state {
             State::Leaving(leaving) => {
                 if leaving.own_key_gone() {
-                    self.released(ctx, None);
+                    // Our own transaction may have done it, and its answer was lost: then the record names whom it named.
+                    let named = leaving.named.clone().filter(|entry| self.seen.names(&entry.key).is_some());
+                    self.released(ctx, named.as_ref());
                 }
             }
             State::Waiting { .. } | State::Leading { .. } => {

@@ -251,7 +251,8 @@ impl Contest {
             return;
         }
         let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);
-        let naming = !superseded && leaving.refusals < NAMING_TRIES;
+        // A vacancy under a pause stays one: then nobody is named.
+        let naming = !superseded && !self.seen.paused() && leaving.refusals < NAMING_TRIES;
         let choice = if naming { choose(&self.seen.queue, &leaving.key) } else { None };
         if choice.is_none() && naming && !leaving.looked {
             // What is known of the queue is from before: somebody may have come since.
