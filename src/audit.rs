@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -82,6 +82,8 @@ pub struct Audit {
     elections: Vec<ElectionName>,
     trail: Arc<Trail>,
     file: Option<Writer>,
+    /// The `seq` of the last line in the file when it was opened: ours go on from there.
+    last_seq: u64,
     dropped: Arc<AtomicU64>,
 }
 
@@ -99,17 +101,27 @@ impl Audit {
     pub fn start(id: String, elections: Vec<ElectionName>, config: &AuditConfig) -> io::Result<Self> {
         let lines = Mutex::new(elections.iter().map(|_| VecDeque::new()).collect());
         let dropped = Arc::new(AtomicU64::new(0));
-        let file = match &config.file {
-            Some(path) => Some(Writer::start(path, config, Arc::clone(&dropped))?),
-            None => None,
+        let (file, last_seq) = match &config.file {
+            Some(path) => {
+                let rotated = Rotated::open(path, config)?;
+                let last_seq = rotated.last_seq;
+                (Some(Writer::start(rotated, Arc::clone(&dropped))?), last_seq)
+            }
+            None => (None, 0),
         };
-        Ok(Self { id, elections, trail: Arc::new(Trail { lines }), file, dropped })
+        Ok(Self { id, elections, trail: Arc::new(Trail { lines }), file, last_seq, dropped })
     }
 
     /// For readers.
     #[must_use]
     pub fn trail(&self) -> Arc<Trail> {
         Arc::clone(&self.trail)
+    }
+
+    /// The `seq` after which to count.
+    #[must_use]
+    pub const fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
     /// Lines that the file lacks, since the last call.
@@ -137,8 +149,7 @@ impl Audit {
 }
 
 impl Writer {
-    fn start(path: &Path, config: &AuditConfig, dropped: Arc<AtomicU64>) -> io::Result<Self> {
-        let mut rotated = Rotated::open(path, config)?;
+    fn start(mut rotated: Rotated, dropped: Arc<AtomicU64>) -> io::Result<Self> {
         let (lines, queue) = mpsc::sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("audit".into())
@@ -182,14 +193,22 @@ struct Rotated {
     keep: usize,
     /// The last line was cut short, by a full disk or a crash: the next one begins on a line of its own.
     torn: bool,
+    last_seq: u64,
 }
+
+/// How much of the end of an existing file is looked at; a line is far shorter.
+const TAIL: u64 = 64 * 1024;
 
 impl Rotated {
     fn open(path: &Path, config: &AuditConfig) -> io::Result<Self> {
         let file = append_to(path)?;
         let size = file.metadata()?.len();
-        let torn = size > 0 && !std::fs::read(path)?.ends_with(b"\n");
-        Ok(Self { path: path.into(), file, size, rotate_bytes: config.rotate_bytes, keep: config.keep, torn })
+        let tail = if file.metadata()?.is_file() { tail(path, size)? } else { Vec::new() };
+        let torn = !tail.is_empty() && !tail.ends_with(b"\n");
+        let seq = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["seq"].as_u64();
+        let last_seq = tail.split(|b| *b == b'\n').rev().find_map(seq).unwrap_or(0);
+        let (rotate_bytes, keep) = (config.rotate_bytes, config.keep);
+        Ok(Self { path: path.into(), file, size, rotate_bytes, keep, torn, last_seq })
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {
@@ -224,6 +243,14 @@ impl Rotated {
         (self.size, self.torn) = (0, false);
         Ok(())
     }
+}
+
+fn tail(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL).read_to_end(&mut tail)?;
+    Ok(tail)
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
@@ -283,6 +310,17 @@ mod tests {
             all.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok()?["seq"].as_u64()).collect();
         assert!(whole.ends_with(&[10, 11, 12]), "{all}");
         assert!(!dir.path().join("audit.log.3").exists(), "only two rotated files are kept");
+    }
+
+    #[test]
+    fn numbers_go_on_from_the_file_of_an_earlier_run() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("audit.log");
+        let first = audit(Some(path.clone()), 1 << 20).expect("opened");
+        assert_eq!(first.last_seq(), 0);
+        (1..=7).for_each(|seq| first.record(line(seq)));
+        drop(first);
+        assert_eq!(audit(Some(path), 1 << 20).expect("opened").last_seq(), 7);
     }
 
     #[test]

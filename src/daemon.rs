@@ -225,6 +225,7 @@ fn first_snapshot(config: &Config) -> Snapshot {
         leader: None,
         foreign: false,
         paused: false,
+        leaving: false,
         reason: Reason::Started,
         since,
         hlc: Hlc::default(),

@@ -76,7 +76,7 @@ pub struct Driver {
     watcher: Watcher,
     tasks: JoinSet<()>,
     questions: JoinSet<()>,
-    resigning: BTreeMap<Ticket, Resigned>,
+    resigning: BTreeMap<Ticket, (ElectionIndex, Resigned)>,
     tickets: u64,
     hlc: HlcClock,
     notes: Vec<Note>,
@@ -123,7 +123,7 @@ impl Driver {
             resigning: BTreeMap::new(),
             tickets: 0,
             etcd_seen: None,
-            seq: 0,
+            seq: parts.audit.last_seq(),
             stopped: None,
             parts,
             inputs,
@@ -320,7 +320,7 @@ impl Driver {
         let Transition { election, from, to, old_generation, new_generation, reason } = *transition;
         let note = &mut self.notes[election.0];
         let detail = match (to, self.parts.core.standing(election).leader) {
-            (Role::Follower | Role::Candidate, Some((record, holder))) if record.generation > old_generation => {
+            (Role::Follower | Role::Candidate, Some((record, holder))) if holder.id != self.parts.id => {
                 format!("{} leads with {}", holder.id, record.generation)
             }
             _ => String::new(),

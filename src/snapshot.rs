@@ -63,6 +63,8 @@ pub struct ElectionView {
     pub foreign: bool,
     /// Whether new elections are paused.
     pub paused: bool,
+    /// Giving a leadership up: no longer acting, and not yet released.
+    pub leaving: bool,
     /// Why the role is what it is.
     pub reason: Reason,
     /// Since when, on the wall clock.

@@ -255,7 +255,8 @@ impl Answer {
         if current != "-" {
             message = format!("{message}; the current token is {current}, held by {}", text("/current/holder"));
         }
-        Failure::new(exit, message)
+        let failure = Failure::new(exit, message);
+        if self.body.is_object() { failure.with(self.body.clone()) } else { failure }
     }
 }
 

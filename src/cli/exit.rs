@@ -50,13 +50,21 @@ pub struct Failure {
     pub exit: Exit,
     /// For people; empty where nothing needs to be said.
     pub message: String,
+    /// For programs, where they asked for more than text: what the daemon answered.
+    pub document: Option<serde_json::Value>,
 }
 
 impl Failure {
     /// Ends with `exit`, and says why.
     #[must_use]
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), document: None }
+    }
+
+    /// The same, with what the daemon answered.
+    #[must_use]
+    pub fn with(self, document: serde_json::Value) -> Self {
+        Self { document: Some(document), ..self }
     }
 
     /// [`Exit::Failed`].

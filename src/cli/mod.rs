@@ -135,6 +135,10 @@ pub fn execute(other: Other) -> Exit {
         if !failure.message.is_empty() {
             say(&format!("tenure: {}", failure.message.trim_end()));
         }
+        if let Some(document) = failure.document.filter(|_| format != Format::Text) {
+            // A reader that has gone changes nothing about how this ended.
+            let _ = format.print("", &document);
+        }
         failure.exit
     })
 }

@@ -40,7 +40,8 @@ pub async fn verify(args: VerifyArgs, format: Format) -> Result<Exit, Failure> {
     // A question, though it is a POST: nothing is left unknown when it fails.
     let body = json!({"token": args.token});
     let answer = client.post(&path, &body, client.limit()).await.map_err(|e| e.failure(false))?;
-    if answer.status.is_success() || answer.body.get("verdict").is_some() {
+    // In other formats the refusal is printed whole, with everything else that the daemon says.
+    if answer.status.is_success() || format == Format::Text && answer.body.get("verdict").is_some() {
         format.print(&cell(&answer.body, "/verdict"), &answer.body)?;
     }
     answer.accepted()?;

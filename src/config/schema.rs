@@ -16,7 +16,7 @@ use super::{
     MAX_ELECTIONS, substitute,
 };
 use crate::election::ids::ElectionName;
-use crate::timing::{TTL_FLOOR, Timing, TimingSpec};
+use crate::timing::{TTL_FLOOR, Timing, TimingError, TimingSpec};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The shortest duration that a limit may have.
@@ -199,18 +199,21 @@ fn timing(walk: &mut Walk, top: &Section) -> Option<Timing> {
         vacancy_grace: time("vacancy_grace", default.vacancy_grace),
         drift_ppm: walk.value(&section, "drift", default.drift_ppm, share),
     };
-    if !walk.clean("session") {
-        return None;
-    }
+    let clean = walk.clean("session");
     let timing = match Timing::new(spec) {
         Ok(timing) => timing,
         Err(errors) => {
-            for error in errors {
+            // What relates several keys means nothing while one of them is not known; what limits one still does.
+            let alone = |e: &TimingError| matches!(e, TimingError::Ttl(_) | TimingError::Drift);
+            for error in errors.into_iter().filter(|e| clean || alone(e)) {
                 walk.complain(section.place(error.key()), section.key(error.key()), error.to_string());
             }
             return None;
         }
     };
+    if !clean {
+        return None;
+    }
     if timing.ttl() == TTL_FLOOR {
         let what = "2s is the least that etcd grants: one slow disk write there may cost the leadership; 5s and more is calmer";
         walk.warn(section.place("ttl"), section.key("ttl"), what);

@@ -16,7 +16,7 @@ impl Driver {
             Request::Resign(election, cooldown, reply) => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
-                self.resigning.insert(ticket, reply);
+                self.resigning.insert(ticket, (election, reply));
                 self.handle(Input::Command(Command::Resign { election, ticket, cooldown }));
             }
             Request::Drain(reply) => {
@@ -66,12 +66,19 @@ impl Driver {
         });
     }
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Reply) {
-        let Some(caller) = self.resigning.remove(&ticket) else { return };
+        let Some((election, caller)) = self.resigning.remove(&ticket) else { return };
         let answer = match reply {
-            Reply::Resigned { successor, generation } => Ok(successor.and_then(|entry| {
-                let info = entry.candidate?;
-                Some(LeaderView { id: info.id, url: info.url, generation, elected_at: clock::wall() })
-            })),
+            Reply::Resigned { successor, .. } => {
+                // As etcd records it: every daemon names the same time.
+                let leader = self.parts.core.standing(election).leader;
+                let named = leader.zip(successor).filter(|((_, holder), entry)| holder.key == entry.key);
+                Ok(named.map(|((record, holder), _)| LeaderView {
+                    id: holder.id.clone(),
+                    url: holder.url.clone(),
+                    generation: record.generation,
+                    elected_at: record.elected_at,
+                }))
+            }
             Reply::NotLeader => Err(ControlError::NotLeader),
             Reply::Unknown => Err(ControlError::OutcomeUnknown("the session ended before etcd answered".to_owned())),
         };

@@ -21,6 +21,7 @@ pub(super) fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note)
         }),
         foreign: standing.foreign,
         paused: standing.paused,
+        leaving: standing.leaving,
         reason: standing.reason,
         since: note.since,
         hlc: note.hlc,

@@ -32,9 +32,9 @@ impl Contest {
         self.look.round.0 += 1;
         self.look.asked = true;
         let (election, round) = (self.index, self.look.round);
-        // Without a known leader only a full look tells who heads the queue.
+        // Without a known leader only a full look tells who heads the queue; and the leader, who is one, knows its successors.
         let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
-        if self.look.full || !known {
+        if self.look.full || !known || matches!(self.state, State::Leading { .. }) {
             let lease = self.key().and(ctx.lease);
             ctx.out.push(Output::Look { election, round, lease });
         } else {
@@ -94,6 +94,7 @@ impl Contest {
     pub(super) fn felt(&mut self, ctx: &mut Context<'_>, pulse: &Pulse) {
         self.look.asked = false;
         self.look.next_at = ctx.now + ctx.timing.ttl();
+        ctx.out.push(Output::Publish); // Contact with etcd is news in itself.
         let keys = self.relied_on();
         let same = |k: &CandidateKey| pulse.keys.iter().any(|seen| seen == k);
         let fits = pulse.generation == self.seen.generation.modified() && pulse.control == self.seen.control.modified();

@@ -95,6 +95,8 @@ pub struct Standing<'a> {
     pub role: Role,
     /// The own generation while leading.
     pub own: Option<Generation>,
+    /// Giving a leadership up: no longer acting, and not yet released.
+    pub leaving: bool,
     /// Why the role is what it is.
     pub reason: Reason,
     /// The newest generation seen.
@@ -196,6 +198,7 @@ impl Core {
         Standing {
             role: contest.role(),
             own: Some(contest.own()).filter(|own| *own > Generation(0)),
+            leaving: matches!(&contest.state, State::Leaving(l) if l.generation.is_some()),
             reason: contest.reason,
             observed: seen.newest(),
             term: seen.generation.value().map_or(0, |r| r.term),

@@ -167,6 +167,7 @@ fn is_loopback(address: SocketAddr) -> bool {
 }
 
 async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    make_directory(path)?;
     remove_stale(path).await?;
     let socket = UnixSocket::new_stream()?;
     // Linux makes the file with the socket's own mode (less the umask), so that there is no moment at which others may open
@@ -177,6 +178,13 @@ async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let file = SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) };
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
     Ok((socket.listen(BACKLOG)?, file))
+}
+
+/// Makes the directory of a socket, one level of it: `/run/tenure` is gone after every boot.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) else { return Ok(()) };
+    fs::create_dir(dir)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot make its directory {}: {e}", dir.display())))
 }
 
 /// Removes a socket file that nobody answers on: a crash leaves one.

@@ -21,6 +21,9 @@ pub struct Moment {
     pub at: Reading,
     /// Whether the driver's loop stands still.
     pub stalled: bool,
+    /// Whether etcd was heard within two TTLs, one for a look and one for what it said to hold: longer ago, who leads is not
+    /// known any more.
+    heard: bool,
 }
 
 impl Moment {
@@ -29,7 +32,13 @@ impl Moment {
         let snapshot = service.reader.load();
         let at = clock::reading();
         let still = service.control.loop_age(at.now).min(at.now.since(born));
-        Self { snapshot, at, stalled: still >= service.about.stall_limit }
+        let heard = snapshot.etcd_seen.is_some_and(|seen| at.now.since(seen) < service.about.ttl * 2);
+        Self { snapshot, at, stalled: still >= service.about.stall_limit, heard }
+    }
+
+    /// Whether we are giving up what we led: all of it, or this election.
+    pub fn withdrawing(&self, e: ElectionIndex) -> bool {
+        self.snapshot.draining || self.view(e).leaving
     }
 
     /// The election as published. `e` comes from a lookup by name in this daemon's configuration, which does not change.
@@ -67,7 +76,7 @@ impl Moment {
     /// Who leads now. Not ourselves when we do not, though etcd may still say so: it has not heard yet.
     pub fn leader(&self, e: ElectionIndex) -> Option<LeaderView> {
         let view = self.view(e);
-        let named = view.leader.as_ref();
+        let named = view.leader.as_ref().filter(|_| self.heard);
         match self.leading(e) {
             Some((generation, _)) => {
                 Some(named.filter(|l| l.generation == generation).cloned().unwrap_or(LeaderView {

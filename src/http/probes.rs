@@ -34,10 +34,11 @@ pub fn readyz(app: &App, call: &Call) -> Answer {
     let about = &app.service.about;
     let ttl = moment.snapshot.session.map_or(about.ttl, |session| session.ttl);
     let contact = moment.contact_age();
+    let resigning = moment.snapshot.elections.iter().any(|e| e.leaving);
     let mut checks = vec![
         turns(&moment),
         check("started", contact.is_some(), "etcd was not reached yet"),
-        check("not-draining", !moment.snapshot.draining, "draining"),
+        check("not-draining", !moment.snapshot.draining && !resigning, "draining"),
     ];
     if about.strict_ready {
         checks.push(check("etcd", contact.is_some_and(|age| age <= ttl), "no answer of etcd within the ttl"));

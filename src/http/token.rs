@@ -54,7 +54,7 @@ fn granted(moment: &Moment, e: ElectionIndex, token: Token, valid_for: u64, app:
 
 fn refused(moment: &Moment, e: ElectionIndex) -> Problem {
     let unavailable = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).soon();
-    if moment.snapshot.draining {
+    if moment.withdrawing(e) {
         return unavailable("draining", "this daemon is draining and gives no promise");
     }
     let known = moment.leader(e);

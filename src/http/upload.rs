@@ -1,4 +1,8 @@
 //! The body of a request, read or not.
+#![allow(
+    clippy::disallowed_types,
+    reason = "the clock of tokio's own timers, which bound a request and decide nothing else"
+)]
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,6 +10,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
 
 /// The most that is read of a body that nobody wants, 16 MiB.
 const LINGER_BYTES: usize = 16 << 20;
@@ -13,17 +18,18 @@ const LINGER_BYTES: usize = 16 << 20;
 /// A request's body that is drained when it is dropped unread.
 ///
 /// Many clients send the whole body before they look at the answer, and lose the answer when the connection closes while
-/// they send. So what is left is read and thrown away, beside the answer, within `limit` and [`LINGER_BYTES`].
+/// they send. So what is left is read and thrown away, beside the answer, within the request's own `limit` and [`LINGER_BYTES`].
 #[derive(Debug)]
 pub struct Upload {
     inner: Option<Incoming>,
-    limit: Duration,
+    /// None where nothing is drained.
+    until: Option<Instant>,
 }
 
 impl Upload {
     /// Wraps a body. `lingering` is false where the client waits for our leave to send (`Expect`).
     pub fn new(inner: Incoming, limit: Duration, lingering: bool) -> Self {
-        Self { inner: Some(inner), limit: if lingering { limit } else { Duration::ZERO } }
+        Self { inner: Some(inner), until: lingering.then(|| Instant::now() + limit) }
     }
 }
 
@@ -47,13 +53,10 @@ impl Body for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        if self.limit.is_zero() || inner.is_end_stream() {
-            return;
-        }
-        let limit = self.limit;
+        let Some(until) = self.until.filter(|_| !inner.is_end_stream()) else { return };
         // The connection itself may be what is being dropped, with the runtime: then there is nobody to drain for.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(limit, drain(inner)));
+            runtime.spawn(tokio::time::timeout_at(until, drain(inner)));
         }
     }
 }

@@ -25,6 +25,7 @@ fn snapshot(leader: Option<(&str, u64)>) -> Snapshot {
         leader,
         foreign: false,
         paused: false,
+        leaving: false,
         reason: Reason::Started,
         since: clock::Wall::default(),
         hlc: Hlc::default(),

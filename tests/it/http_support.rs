@@ -74,6 +74,7 @@ pub fn starting() -> Snapshot {
         leader: None,
         foreign: false,
         paused: false,
+        leaving: false,
         reason: Reason::Started,
         since: clock::wall(),
         hlc: Hlc::default(),

@@ -125,3 +125,22 @@ async fn drained_leader_keeps_its_place_until_told() {
     daemon.sigterm();
     assert!(daemon.wait_exit().await.success());
 }
+
+/// Goal: while a resign waits for a promise to run out, the daemon says that it is leaving: not ready, and no token.
+#[tokio::test]
+async fn a_resign_under_a_promise_says_that_it_is_leaving() {
+    let etcd = Etcd::start().await;
+    let (daemon, _) = leader(&etcd).await;
+    let nothing = json!({});
+    assert!(daemon.token().await.is_some(), "a promise of one second");
+    let asked = Instant::now();
+    let (resigned, ()) = tokio::join!(daemon.verb("resign", &nothing), async {
+        eventually("it is not ready", async || daemon.probe("/readyz").await == Some(503)).await;
+        let token = daemon.control().get("/token").await.expect("an answer");
+        assert_eq!((token.status, token.json()["code"].clone()), (503, "draining".into()));
+        assert_eq!(daemon.leader_status().await, Some(503));
+    });
+    assert_eq!(resigned.expect("an answer").status, 200);
+    assert!(asked.elapsed() > Duration::from_millis(900), "it handed over within its promise: {:?}", asked.elapsed());
+    eventually("it is ready again", async || daemon.probe("/readyz").await == Some(200)).await;
+}
