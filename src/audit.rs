@@ -7,15 +7,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use serde::Serialize;
 
 use crate::config::AuditConfig;
 use crate::control::{AuditLine, AuditTrail, Page};
 use crate::election::ids::{ElectionIndex, ElectionName};
+use crate::worker::Worker;
 
 /// Lines of each election that are kept in memory.
 const KEPT: usize = 1000;
@@ -81,16 +81,10 @@ pub struct Audit {
     id: String,
     elections: Vec<ElectionName>,
     trail: Arc<Trail>,
-    file: Option<Writer>,
+    file: Option<Worker<String>>,
     /// The `seq` of the last line in the file when it was opened: ours go on from there.
     last_seq: u64,
     dropped: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-struct Writer {
-    lines: Option<SyncSender<String>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Audit {
@@ -103,9 +97,10 @@ impl Audit {
         let dropped = Arc::new(AtomicU64::new(0));
         let (file, last_seq) = match &config.file {
             Some(path) => {
-                let rotated = Rotated::open(path, config)?;
-                let last_seq = rotated.last_seq;
-                (Some(Writer::start(rotated, Arc::clone(&dropped))?), last_seq)
+                let mut rotated = Rotated::open(path, config)?;
+                let (last_seq, dropped) = (rotated.last_seq, Arc::clone(&dropped));
+                let worker = Worker::start("audit", QUEUE, move |queue| write_all(&mut rotated, queue, &dropped))?;
+                (Some(worker), last_seq)
             }
             None => (None, 0),
         };
@@ -133,9 +128,9 @@ impl Audit {
     /// Records a line. Never waits for the disk.
     pub fn record(&self, line: AuditLine) {
         let name = &self.elections[line.election.0];
-        if let Some(lines) = self.file.as_ref().and_then(|f| f.lines.as_ref()) {
+        if let Some(file) = &self.file {
             let json = serde_json::to_string(&Line::new(&line, name, &self.id)).unwrap_or_default();
-            if lines.try_send(json + "\n").is_err() {
+            if !file.give(json + "\n") {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -145,27 +140,6 @@ impl Audit {
             kept.pop_front();
         }
         kept.push_back(line);
-    }
-}
-
-impl Writer {
-    fn start(mut rotated: Rotated, dropped: Arc<AtomicU64>) -> io::Result<Self> {
-        let (lines, queue) = mpsc::sync_channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("audit".into())
-            .spawn(move || write_all(&mut rotated, &queue, &dropped))?;
-        Ok(Self { lines: Some(lines), thread: Some(thread) })
-    }
-}
-
-impl Drop for Writer {
-    /// Waits for what is queued.
-    fn drop(&mut self) {
-        self.lines = None;
-        if let Some(thread) = self.thread.take() {
-            // Its panic was reported on the spot, and there is nobody left to tell.
-            let _ = thread.join();
-        }
     }
 }
 

@@ -90,13 +90,24 @@ pub struct Reading {
     pub offset_ms: i64,
 }
 
-/// Reads both clocks.
+/// How far the boot clock may move while the wall clock is read; more means that this thread was put aside in between.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// Tries to read them together. On a machine that is busier than that, the last try counts.
+const READING_TRIES: usize = 4;
+
+/// Reads both clocks, as one moment: a thread that is put aside between the two must not look like a jump.
 #[must_use]
 pub fn reading() -> Reading {
-    let now = now();
-    let wall_ms = i64::try_from(wall().0).unwrap_or(i64::MAX);
-    let boot_ms = i64::try_from(now.0 / 1_000_000).unwrap_or(i64::MAX);
-    Reading { now, offset_ms: wall_ms.saturating_sub(boot_ms) }
+    let (mut before, mut at, mut after) = (now(), wall(), now());
+    for _ in 1..READING_TRIES {
+        if after.since(before) <= TOGETHER {
+            break;
+        }
+        (before, at, after) = (now(), wall(), now());
+    }
+    let wall_ms = i64::try_from(at.0).unwrap_or(i64::MAX);
+    let boot_ms = i64::try_from(before.0 / 1_000_000).unwrap_or(i64::MAX);
+    Reading { now: after, offset_ms: wall_ms.saturating_sub(boot_ms) }
 }
 
 /// A hybrid logical timestamp: wall milliseconds and a counter for what shares them.

@@ -99,10 +99,30 @@ pub trait AuditTrail: Send + Sync + std::fmt::Debug {
     fn newest(&self, election: ElectionIndex, page: Page) -> Vec<AuditLine>;
 }
 
+/// The driver's end: requests in order, but a stop before all of them.
+#[derive(Debug)]
+pub struct Requests {
+    queue: mpsc::Receiver<Request>,
+    stop: mpsc::Receiver<()>,
+}
+
+impl Requests {
+    /// The next request; none once every [`Control`] is gone. Loses nothing when dropped half-way.
+    pub async fn recv(&mut self) -> Option<Request> {
+        tokio::select! {
+            biased;
+            Some(()) = self.stop.recv() => Some(Request::Shutdown),
+            request = self.queue.recv() => request,
+        }
+    }
+}
+
 /// The way to the driver; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     requests: mpsc::Sender<Request>,
+    /// Apart from the others, whose queue clients can fill: a signal to stop is never lost.
+    stop: mpsc::Sender<()>,
     audit: Arc<dyn AuditTrail>,
     heartbeat: Heartbeat,
 }
@@ -127,9 +147,10 @@ impl Heartbeat {
 impl Control {
     /// Makes the handle and the driver's end of it.
     #[must_use]
-    pub fn new(audit: Arc<dyn AuditTrail>, heartbeat: Heartbeat) -> (Self, mpsc::Receiver<Request>) {
-        let (requests, receiver) = mpsc::channel(QUEUE);
-        (Self { requests, audit, heartbeat }, receiver)
+    pub fn new(audit: Arc<dyn AuditTrail>, heartbeat: Heartbeat) -> (Self, Requests) {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (stop, stopped) = mpsc::channel(1);
+        (Self { requests, stop, audit, heartbeat }, Requests { queue, stop: stopped })
     }
 
     /// Steps down and hands over; answers once that is committed. `None` where nobody of ours was queued.
@@ -190,8 +211,8 @@ impl Control {
 
     /// Asks the driver to stop; it drains first.
     pub fn shutdown(&self) {
-        // A full queue means a driver that no longer turns; the second signal, or the supervisor, ends that.
-        let _ = self.requests.try_send(Request::Shutdown);
+        // It fails when one is waiting already, or when the driver has ended: both are as asked.
+        let _ = self.stop.try_send(());
     }
 
     /// How long ago the driver's loop last turned.

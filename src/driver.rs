@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::audit::Audit;
 use crate::clock::{self, Hlc, HlcClock, Instant, Reading, Wall};
-use crate::control::{AuditLine, ControlError, Heartbeat, Request};
+use crate::control::{AuditLine, ControlError, Heartbeat, Requests};
 use crate::election::Core;
 use crate::election::event::{ElectionInput, Input, Output, SessionInput, Ticket, Transition};
 use crate::election::ids::{ElectionIndex, ElectionName};
@@ -49,7 +49,7 @@ pub struct Parts {
     /// What readers see.
     pub publisher: Publisher,
     /// Requests from HTTP and signals.
-    pub requests: mpsc::Receiver<Request>,
+    pub requests: Requests,
     /// Shows that the loop turns.
     pub heartbeat: Heartbeat,
     /// Role changes go here.
@@ -80,7 +80,10 @@ pub struct Driver {
     tickets: u64,
     hlc: HlcClock,
     notes: Vec<Note>,
+    /// Wall clock minus boot clock when the request left that earned the guard.
     offset_ms: i64,
+    /// The same for the newest such request.
+    offset_sent_ms: i64,
     etcd_seen: Option<Instant>,
     seq: u64,
     stopped: Option<bool>,
@@ -118,6 +121,7 @@ impl Driver {
             watcher: parts.etcd.watch(sender.clone()),
             notes: vec![note; parts.elections.len()],
             offset_ms: clock::reading().offset_ms,
+            offset_sent_ms: clock::reading().offset_ms,
             tasks: JoinSet::new(),
             questions: JoinSet::new(),
             resigning: BTreeMap::new(),
@@ -171,7 +175,13 @@ impl Driver {
         }
         while let Some(input) = inputs.pop_front() {
             self.take_note(&input, reading);
+            let guard = self.parts.core.session().map(|s| s.guard.deadline());
             self.parts.core.handle(reading.now, input);
+            if self.parts.core.session().map(|s| s.guard.deadline()) > guard {
+                // The guard counts from when its request left, so the clocks are held against what they were then: slewing
+                // before that is no jump.
+                self.offset_ms = self.offset_sent_ms;
+            }
             while let Some(output) = self.parts.core.poll_output() {
                 inputs.extend(self.carry_out(output, reading));
             }
@@ -188,11 +198,8 @@ impl Driver {
     /// Bookkeeping on what comes in.
     fn take_note(&mut self, input: &Input, reading: Reading) {
         match input {
-            Input::Session(SessionInput::Granted { .. }) => self.etcd_seen = Some(reading.now),
-            Input::Session(SessionInput::Confirmed { .. }) => {
+            Input::Session(SessionInput::Granted { .. } | SessionInput::Confirmed { .. }) => {
                 self.etcd_seen = Some(reading.now);
-                // Slewing since the last confirmed renewal is no jump.
-                self.offset_ms = reading.offset_ms;
             }
             Input::Election(election, input) => {
                 let wall = clock::wall();
@@ -237,8 +244,12 @@ impl Driver {
                 let until = self.parts.publisher.last_promise(election);
                 return Some(Input::Election(election, ElectionInput::Sealed { until }));
             }
-            Output::Grant { ttl } => self.task(async move { etcd.grant(ttl).await }),
+            Output::Grant { ttl } => {
+                self.offset_sent_ms = reading.offset_ms;
+                self.task(async move { etcd.grant(ttl).await });
+            }
             Output::KeepAlive { lease, round, elsewhere } => {
+                self.offset_sent_ms = reading.offset_ms;
                 let metrics = self.parts.metrics.clone();
                 self.task(async move {
                     let input = etcd.keep_alive(lease, round, elsewhere).await;

@@ -25,3 +25,4 @@ pub mod metrics;
 pub mod shutdown;
 pub mod snapshot;
 pub mod timing;
+pub mod worker;

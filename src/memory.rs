@@ -6,14 +6,14 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Receiver;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::election::ids::{ElectionName, Generation, RaftTerm, Revision};
 use crate::election::record::HighWater;
+use crate::worker::Worker;
 
 /// Name of the file inside `state_dir`.
 const FILE: &str = "high-water.json";
@@ -72,10 +72,7 @@ pub fn load(dir: &Path, elections: &[ElectionName]) -> Result<Option<HighWater>,
 
 /// Writes marks on a thread of its own: a slow disk must not hold up the driver.
 #[derive(Debug)]
-pub struct Memory {
-    marks: Option<SyncSender<HighWater>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Memory(Worker<HighWater>);
 
 impl Memory {
     /// Starts the thread.
@@ -83,27 +80,13 @@ impl Memory {
     /// # Errors
     /// When no thread can be started.
     pub fn start(dir: PathBuf, elections: Vec<ElectionName>) -> io::Result<Self> {
-        let (marks, queue) = mpsc::sync_channel(QUEUE);
-        let thread =
-            std::thread::Builder::new().name("memory".into()).spawn(move || write_all(&dir, &elections, &queue))?;
-        Ok(Self { marks: Some(marks), thread: Some(thread) })
+        Worker::start("memory", QUEUE, move |queue| write_all(&dir, &elections, queue)).map(Self)
     }
 
     /// Has the mark written, soon.
     pub fn remember(&self, mark: HighWater) {
-        if let Some(Err(TrySendError::Full(_))) = self.marks.as_ref().map(|m| m.try_send(mark)) {
+        if !self.0.give(mark) {
             tracing::warn!("the disk under state_dir is too slow: a high-water mark was not written");
-        }
-    }
-}
-
-impl Drop for Memory {
-    /// Waits for what is queued.
-    fn drop(&mut self) {
-        self.marks = None;
-        if let Some(thread) = self.thread.take() {
-            // Its panic was reported on the spot, and there is nobody left to tell.
-            let _ = thread.join();
         }
     }
 }

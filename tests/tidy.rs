@@ -14,8 +14,8 @@ const MAY_USE: &[(&str, &str)] = &[
     ("driver", "audit clock control election etcd memory metrics snapshot"),
     ("http", "clock config control election metrics snapshot timing"),
     ("etcd", "clock config election timing"),
-    ("audit", "clock config control election"),
-    ("memory", "election"),
+    ("audit", "clock config control election worker"),
+    ("memory", "election worker"),
     ("metrics", "clock election snapshot"),
     ("control", "clock election snapshot"),
     ("shutdown", "control"),
@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("logging", "clock config"),
     ("election", "clock timing"),
     ("timing", ""),
+    ("worker", ""),
     ("clock", ""),
 ];
 

@@ -46,6 +46,8 @@ pub(super) struct Contest {
     /// Queueing was refused without being applied; not tried again before.
     pub(super) retry_at: Instant,
     pub(super) raising: bool,
+    /// A raise was refused; not tried again before.
+    pub(super) raise_at: Instant,
     /// The newest generation that we led with.
     ///
     /// Invariant: none up to it is ever led with again. A key of ours that outlived its leadership may still be named.
@@ -115,6 +117,7 @@ impl Contest {
             queue_at: now,
             retry_at: now,
             raising: false,
+            raise_at: now,
             spent: Generation(0),
             term: 0,
         }
@@ -180,12 +183,17 @@ impl Contest {
                 if matches!(self.state, State::Queuing { lease: asked } if asked == lease) {
                     self.retry_at = ctx.now + REFUSED_PAUSE;
                     self.state = State::Out;
+                    // It may have committed, or may yet.
+                    self.look_again(ctx.now);
                 }
             }
             ElectionInput::ElectAnswered { key, outcome } => self.elect_answered(ctx, &key, outcome),
             ElectionInput::HandOverAnswered { key, outcome } => self.hand_over_answered(ctx, &key, outcome),
-            ElectionInput::RaiseAnswered { .. } => {
+            ElectionInput::RaiseAnswered { raised } => {
                 self.raising = false;
+                if !raised {
+                    self.raise_at = ctx.now + REFUSED_PAUSE;
+                }
                 self.look_again(ctx.now);
             }
             ElectionInput::Sealed { until } => self.sealed(until),
@@ -225,13 +233,13 @@ impl Contest {
         }
     }
 
-    /// History was rewound: nothing that was known holds. Stays out of the queue for one TTL, so that a leader of the lost
-    /// history has passed its guard.
-    pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>) {
+    /// History was rewound: nothing that was known holds. Stays out of the queue for one TTL, as etcd granted it, so that a
+    /// leader of the lost history has passed its guard.
+    pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>, lost_ttl: Duration) {
         self.session_ended(ctx, Reason::HistoryRewound);
         self.seen = Seen::default();
         self.look = Looking { round: Round(self.look.round.0 + 1), asked: false, full: true, next_at: ctx.now };
-        self.queue_at = self.queue_at.max(ctx.now + ctx.timing.ttl());
+        self.queue_at = self.queue_at.max(ctx.now + lost_ttl.max(ctx.timing.ttl()));
         self.raising = false;
         ctx.out.push(Output::Publish);
     }
@@ -269,6 +277,7 @@ impl Contest {
     /// When `advance` next has something to do, if nothing else happens.
     pub(super) fn wake_at(&self, ctx_session: bool, retiring: bool) -> Option<Instant> {
         let look = (!self.look.asked).then_some(self.look.next_at);
+        let raise = (!self.raising).then_some(self.raise_at);
         let own = match &self.state {
             State::Out if ctx_session && !retiring => Some(self.queue_at.max(self.retry_at)),
             State::Waiting { ahead: Ahead::Nothing { elect_at }, bid: Bid::None, .. } if self.electable() => {
@@ -279,7 +288,7 @@ impl Contest {
                 None
             }
         };
-        [look, own].into_iter().flatten().min()
+        [look, raise, own].into_iter().flatten().min()
     }
 
     fn key_deleted(&mut self, ctx: &mut Context<'_>, suffix: &str, revision: Revision) {

@@ -100,8 +100,17 @@ impl Contest {
                 self.seen.replace_generation(cell, header.revision, ctx.now);
                 self.seen.queued = self.seen.queued.max(queue.len());
                 self.seen.queue = queue;
-                if waiting {
-                    self.lead(ctx, asked.clone(), &record);
+                match &mut self.state {
+                    State::Waiting { .. } if waiting && ctx.session.is_some() => {
+                        self.lead(ctx, asked.clone(), &record);
+                    }
+                    // The guard is in doubt: we are named, and lead once a renewal is confirmed, or never.
+                    State::Waiting { bid, .. } => *bid = Bid::None,
+                    State::Observing
+                    | State::Out
+                    | State::Queuing { .. }
+                    | State::Leading { .. }
+                    | State::Leaving(_) => {}
                 }
             }
             (ElectOutcome::Refused { view }, Some(bid)) => {

@@ -2,15 +2,25 @@
 
 use super::event::{ElectOutcome, ElectionInput, HandOverOutcome, Input, SessionInput};
 use super::ids::{ElectionIndex, Generation};
-use super::record::{Cell, Header};
+use super::record::{Cell, GenerationRecord, Header};
 
-/// The header of an answer that went through raft or a quorum read, and the generation that it showed, if it showed one.
-pub(super) fn linearizable(input: &Input) -> Option<(&Header, Option<(ElectionIndex, Generation)>)> {
+/// What an answer shows of etcd's history.
+pub(super) struct Evidence<'a> {
+    pub(super) header: &'a Header,
+    /// The newest generation, where it was read.
+    pub(super) generation: Option<(ElectionIndex, Generation)>,
+    /// Whether it went through etcd's log, not only through a quorum read.
+    pub(super) logged: bool,
+}
+
+/// What an input shows, if it is an answer that went through the log or a quorum read.
+pub(super) fn linearizable(input: &Input) -> Option<Evidence<'_>> {
     match input {
-        // A keep-alive's answer is no quorum read: a deposed leader's may come from an older history, or term.
         Input::Tick | Input::Command(_) => None,
         Input::Session(input) => match input {
-            SessionInput::Granted { header, .. } | SessionInput::Confirmed { header, .. } => Some((header, None)),
+            SessionInput::Granted { header, .. } => Some(Evidence { header, generation: None, logged: true }),
+            SessionInput::Confirmed { header, .. } => Some(Evidence { header, generation: None, logged: false }),
+            // A keep-alive's answer is no quorum read: a deposed leader's may come from an older history, or term.
             SessionInput::GrantFailed
             | SessionInput::KeepAliveAnswered { .. }
             | SessionInput::KeepAliveFailed { .. }
@@ -20,36 +30,47 @@ pub(super) fn linearizable(input: &Input) -> Option<(&Header, Option<(ElectionIn
             | SessionInput::RevokeFailed { .. }
             | SessionInput::ClockJumped => None,
         },
-        Input::Election(election, input) => match input {
-            ElectionInput::Looked { view, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => {
-                // A value that we cannot read shows nothing, and nobody leads on it.
-                let shown = match &view.generation {
-                    Cell::Absent => Some(Generation(0)),
-                    Cell::Valid { value, .. } => Some(value.generation),
-                    Cell::Corrupt { .. } => None,
-                };
-                Some((&view.header, shown.map(|g| (*election, g))))
-            }
-            ElectionInput::Felt { pulse, .. } => Some((&pulse.header, None)),
-            ElectionInput::Queued { header, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, .. }, .. }
-            | ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { header, .. }, .. } => {
-                Some((header, None))
-            }
-            ElectionInput::LookFailed { .. }
-            | ElectionInput::QueueFailed { .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Failed | ElectOutcome::Unknown, .. }
-            | ElectionInput::HandOverAnswered {
-                outcome: HandOverOutcome::Refused | HandOverOutcome::Unknown, ..
-            }
-            | ElectionInput::RaiseAnswered { .. }
-            | ElectionInput::Sealed { .. }
-            | ElectionInput::KeyDeleted { .. }
-            | ElectionInput::GenerationChanged { .. }
-            | ElectionInput::ControlChanged { .. }
-            | ElectionInput::WatchBroken => None,
-        },
+        Input::Election(election, input) => of_election(*election, input),
+    }
+}
+
+fn of_election(election: ElectionIndex, input: &ElectionInput) -> Option<Evidence<'_>> {
+    match input {
+        ElectionInput::Looked { view, .. } => Some(Evidence {
+            header: &view.header,
+            generation: shown(&view.generation).map(|g| (election, g)),
+            logged: false,
+        }),
+        ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => Some(Evidence {
+            header: &view.header,
+            generation: shown(&view.generation).map(|g| (election, g)),
+            logged: true,
+        }),
+        ElectionInput::Felt { pulse, .. } => Some(Evidence { header: &pulse.header, generation: None, logged: false }),
+        ElectionInput::Queued { header, .. }
+        | ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, .. }, .. }
+        | ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { header, .. }, .. } => {
+            Some(Evidence { header, generation: None, logged: true })
+        }
+        ElectionInput::LookFailed { .. }
+        | ElectionInput::QueueFailed { .. }
+        | ElectionInput::ElectAnswered { outcome: ElectOutcome::Failed | ElectOutcome::Unknown, .. }
+        | ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Refused | HandOverOutcome::Unknown, .. }
+        | ElectionInput::RaiseAnswered { .. }
+        | ElectionInput::Sealed { .. }
+        | ElectionInput::KeyDeleted { .. }
+        | ElectionInput::GenerationChanged { .. }
+        | ElectionInput::ControlChanged { .. }
+        | ElectionInput::WatchBroken => None,
+    }
+}
+
+/// A value that we cannot read shows nothing, and nobody leads on it.
+fn shown(cell: &Cell<GenerationRecord>) -> Option<Generation> {
+    match cell {
+        Cell::Absent => Some(Generation(0)),
+        Cell::Valid { value, .. } => Some(value.generation),
+        Cell::Corrupt { .. } => None,
     }
 }
 

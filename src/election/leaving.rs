@@ -252,8 +252,10 @@ impl Contest {
         }
         let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);
         // A vacancy under a pause stays one: then nobody is named.
-        let naming = !superseded && !self.seen.paused() && leaving.refusals < NAMING_TRIES;
-        let choice = if naming { choose(&self.seen.queue, &leaving.key) } else { None };
+        let room = self.seen.newest().max(ctx.floor) < Generation::MAX;
+        let naming = !superseded && !self.seen.paused() && room && leaving.refusals < NAMING_TRIES;
+        let term = self.seen.generation.value().map_or(0, |r| r.term);
+        let choice = if naming { choose(&self.seen.queue, &leaving.key, term) } else { None };
         if choice.is_none() && naming && !leaving.looked {
             // What is known of the queue is from before: somebody may have come since.
             if !looking {
@@ -269,7 +271,7 @@ impl Contest {
             skipped,
             generation_modified: self.seen.generation.modified(),
             generation: self.next_generation(ctx),
-            term: self.seen.generation.value().map_or(0, |r| r.term),
+            term,
             leaderless_ms: u64::try_from(ctx.now.since(since).as_millis()).unwrap_or(u64::MAX),
         });
         ctx.out.push(Output::HandOver { election: self.index, txn: HandOverTxn { key, successor } });
@@ -277,14 +279,14 @@ impl Contest {
 }
 
 /// Whom to name: the first of the highest priority among the candidates behind us. None past a foreign client: its turn
-/// comes first, and no key of another system is ever deleted. Also the keys passed by.
-fn choose(queue: &[QueueEntry], own: &CandidateKey) -> Option<(QueueEntry, Vec<CandidateKey>)> {
+/// comes first, and no key of another system is ever deleted. None behind the recorded term. Also the keys passed by.
+fn choose(queue: &[QueueEntry], own: &CandidateKey, term: u64) -> Option<(QueueEntry, Vec<CandidateKey>)> {
     let ours = |e: &&QueueEntry| e.candidate.is_some();
     let behind = queue.iter().filter(|e| e.key.created > own.created);
     let eligible: Vec<_> = behind.take_while(ours).take(MAX_SKIPPED + 1).collect();
-    let priority = |e: &QueueEntry| e.candidate.as_ref().map_or(i32::MIN, |c| c.priority);
-    let best = eligible.iter().map(|e| priority(e)).max()?;
-    let place = eligible.iter().position(|e| priority(e) == best)?;
+    let priority = |e: &QueueEntry| e.candidate.as_ref().filter(|c| c.term >= term).map(|c| c.priority);
+    let best = eligible.iter().filter_map(|e| priority(e)).max()?;
+    let place = eligible.iter().position(|e| priority(e) == Some(best))?;
     let skipped = eligible[..place].iter().map(|e| e.key.clone()).collect();
     Some((eligible[place].clone(), skipped))
 }
@@ -308,7 +310,7 @@ mod tests {
     }
 
     fn chosen(queue: &[QueueEntry]) -> Option<(i64, usize)> {
-        choose(queue, &queue[0].key).map(|(e, skipped)| (e.lease, skipped.len()))
+        choose(queue, &queue[0].key, 0).map(|(e, skipped)| (e.lease, skipped.len()))
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::contest::{Ahead, Bid, Contest, Context, State};
 use super::event::Output;
-use super::ids::{CandidateKey, Generation, Revision};
+use super::ids::{CandidateKey, Generation, LeaseId, Revision};
+use super::leaving::Leaving;
 use super::record::{Cell, Pulse, View};
 use crate::clock::Instant;
 
@@ -35,10 +36,10 @@ impl Contest {
         // Without a known leader only a full look tells who heads the queue; and the leader, who is one, knows its successors.
         let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
         if self.look.full || !known || matches!(self.state, State::Leading { .. }) {
-            let lease = self.key().and(ctx.lease);
-            ctx.out.push(Output::Look { election, round, lease });
+            // Without a key that we know of, too: a late copy of a request may have made one.
+            ctx.out.push(Output::Look { election, round, lease: ctx.lease });
         } else {
-            let suffixes = self.relied_on().into_iter().map(|k| k.suffix).collect();
+            let suffixes = self.relied_on(ctx.lease).into_iter().map(|k| k.suffix).collect();
             ctx.out.push(Output::Feel { election, round, suffixes });
         }
     }
@@ -88,6 +89,10 @@ impl Contest {
         if let State::Leaving(leaving) = &mut self.state {
             leaving.looked();
         }
+        if let (State::Out, Some(stray)) = (&self.state, &view.own) {
+            // A key of ours that nothing of ours stands for would block the queue for as long as the session lives.
+            self.state = State::Leaving(Leaving::withdrawal(stray.clone(), ctx.now));
+        }
         self.watch(ctx);
     }
 
@@ -95,7 +100,7 @@ impl Contest {
         self.look.asked = false;
         self.look.next_at = ctx.now + ctx.timing.ttl();
         ctx.out.push(Output::Publish); // Contact with etcd is news in itself.
-        let keys = self.relied_on();
+        let keys = self.relied_on(ctx.lease);
         let same = |k: &CandidateKey| pulse.keys.iter().any(|seen| seen == k);
         let fits = pulse.generation == self.seen.generation.modified() && pulse.control == self.seen.control.modified();
         if !fits || !keys.iter().all(same) {
@@ -104,7 +109,8 @@ impl Contest {
         }
     }
 
-    pub(super) fn relied_on(&self) -> Vec<CandidateKey> {
+    /// The keys that matter, as they should be; one of ours that should not be there has no creation.
+    pub(super) fn relied_on(&self, lease: Option<LeaseId>) -> Vec<CandidateKey> {
         let ahead = match &self.state {
             State::Waiting { ahead: Ahead::Key { key, .. }, .. } => Some(key),
             State::Observing
@@ -114,19 +120,20 @@ impl Contest {
             | State::Leading { .. }
             | State::Leaving(_) => None,
         };
-        self.seen.relied_on(self.key(), ahead)
+        let absent = lease.filter(|_| matches!(self.state, State::Out)).map(|l| CandidateKey::of(l, Revision(0)));
+        self.seen.relied_on(self.key().or(absent.as_ref()), ahead)
     }
 
     pub(super) fn watch(&self, ctx: &mut Context<'_>) {
         if !self.look.full {
-            ctx.out.push(Output::Watch { election: self.index, plan: self.seen.plan(&self.relied_on()) });
+            ctx.out.push(Output::Watch { election: self.index, plan: self.seen.plan(&self.relied_on(None)) });
         }
     }
 
     pub(super) fn raise_if_below_floor(&mut self, ctx: &mut Context<'_>) {
         let known = self.seen.viewed > Revision(0) && !self.look.full;
         let corrupt = matches!(self.seen.generation, Cell::Corrupt { .. });
-        if known && !self.raising && !corrupt && self.seen.newest() < ctx.floor {
+        if known && !self.raising && !corrupt && self.seen.newest() < ctx.floor && self.raise_at <= ctx.now {
             self.raising = true;
             let (at_least, modified) = (ctx.floor, self.seen.generation.modified());
             ctx.out.push(Output::Raise { election: self.index, at_least, modified });

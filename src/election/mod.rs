@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use self::contest::{Contest, Context, State};
 use self::event::{Command, Input, Output, SessionInput};
-use self::evidence::{linearizable, shown_generation};
+use self::evidence::{Evidence, linearizable, shown_generation};
 use self::guard::Guard;
 use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use self::leaving::Release;
@@ -177,10 +177,14 @@ impl Core {
         contests.chain(self.session.wake_at()).chain(stop).filter(|at| *at > self.now).min()
     }
 
-    /// The session, while there is one.
+    /// The session, while there is one and its guard is not in doubt.
     #[must_use]
     pub fn session(&self) -> Option<SessionState> {
-        self.session.alive().map(|a| SessionState { lease: a.lease, ttl: a.ttl, guard: a.guard })
+        self.session.alive().filter(|a| !a.suspended()).map(|a| SessionState {
+            lease: a.lease,
+            ttl: a.ttl,
+            guard: a.guard,
+        })
     }
 
     /// Whether a drain or a stop has begun.
@@ -226,7 +230,7 @@ impl Core {
                     if let SessionInput::Confirmed { header, .. } = &input { header.revision } else { Revision(0) };
                 let contests = &self.contests;
                 let with_keys = || contests.iter().filter(|c| c.key().is_some()).map(|c| c.index).collect();
-                match self.session.handle(now, input, &self.timing, with_keys, out) {
+                match self.session.handle(now, input, (&self.timing, self.ratchet.raft_term()), with_keys, out) {
                     Effect::Keys(keys) => {
                         out.push(Output::Publish); // The guard grew.
                         for key in keys {
@@ -296,15 +300,16 @@ impl Core {
     /// Holds a linearizable answer against the ratchet. When history went backwards, everything begins anew, and the answer
     /// itself, which belongs to requests of the lost history, is dropped.
     fn fits(&mut self, now: Instant, input: &Input, out: &mut Vec<Output>) -> bool {
-        let Some((header, shown)) = linearizable(input) else { return true };
-        let fits = self.ratchet.header_fits(now, header)
-            && shown.is_none_or(|(e, seen)| self.ratchet.generation_fits(now, header, e, seen));
+        let Some(Evidence { header, generation, logged }) = linearizable(input) else { return true };
+        let fits = self.ratchet.header_fits(now, header, logged)
+            && generation.is_none_or(|(e, seen)| self.ratchet.generation_fits(now, header, e, seen));
         if !fits {
             let remembered = self.ratchet.high_water();
             self.ratchet.begin_anew(now, header);
-            self.session.abandon(now);
+            let lost_ttl = self.session.alive().map_or(Duration::ZERO, |a| a.ttl);
+            self.session.abandon(now, self.stopping.is_some());
             for i in 0..self.contests.len() {
-                self.contest(now, ElectionIndex(i), out, Contest::begin_anew);
+                self.contest(now, ElectionIndex(i), out, |c, ctx| c.begin_anew(ctx, lost_ttl));
             }
             out.push(Output::Publish);
             out.push(Output::Rewound { remembered, seen: *header });

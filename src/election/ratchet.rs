@@ -1,6 +1,6 @@
 //! The high-water ratchet: notices that etcd's history went backwards.
 
-use super::ids::{ElectionIndex, Generation};
+use super::ids::{ElectionIndex, Generation, RaftTerm};
 use super::record::{Header, HighWater};
 use crate::clock::Instant;
 
@@ -25,6 +25,8 @@ impl Ratchet {
     pub fn new(elections: usize, remembered: Option<HighWater>) -> Self {
         let mut expected = remembered.unwrap_or_default();
         expected.generations.resize(elections, Generation::default());
+        // What was remembered came from a file that anyone may have written.
+        expected.generations.iter_mut().for_each(|g| *g = (*g).min(Generation::MAX));
         Self {
             floor: expected.generations.clone(),
             expected,
@@ -34,16 +36,27 @@ impl Ratchet {
     }
 
     /// Takes note of a linearizable answer. `false` when it shows that history was rewound.
-    pub fn header_fits(&mut self, now: Instant, header: &Header) -> bool {
+    ///
+    /// `logged` answers went through etcd's log. Only theirs show the raft term for certain: a member that caught up by a
+    /// snapshot answers linearizable *reads* with its old term until it applies its next entry (measured on 3.5 and 3.6).
+    pub fn header_fits(&mut self, now: Instant, header: &Header, logged: bool) -> bool {
         let (seen, known) = (header, &mut self.expected);
-        if seen.revision < known.revision || seen.raft_term < known.raft_term {
+        let older_term = seen.raft_term < known.raft_term;
+        if seen.revision < known.revision || older_term && logged {
             return !left_after(header.sent_at, self.grown_at);
         }
         if seen.revision > known.revision || seen.raft_term > known.raft_term {
-            (known.revision, known.raft_term) = (seen.revision, seen.raft_term);
+            known.revision = seen.revision;
+            known.raft_term = known.raft_term.max(seen.raft_term);
             self.grown_at = Some(now);
         }
         true
+    }
+
+    /// The highest raft term that the present history showed.
+    #[must_use]
+    pub const fn raft_term(&self) -> RaftTerm {
+        self.expected.raft_term
     }
 
     /// Takes note of the generation that a linearizable answer showed. `false` when it shows that history was rewound.
@@ -75,7 +88,7 @@ impl Ratchet {
     /// knows nothing of the lost history may have minted its last generation once more.
     pub fn begin_anew(&mut self, now: Instant, first: &Header) {
         for floor in self.floor.iter_mut().filter(|f| **f > Generation(0)) {
-            *floor = floor.next();
+            *floor = floor.next().min(Generation::MAX);
         }
         self.expected = HighWater { revision: first.revision, raft_term: first.raft_term, ..HighWater::default() };
         self.expected.generations.resize(self.floor.len(), Generation::default());
@@ -105,7 +118,7 @@ fn left_after(sent_at: Instant, grown_at: Option<Instant>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::ids::{RaftTerm, Revision};
+    use crate::election::ids::Revision;
 
     const E: ElectionIndex = ElectionIndex(0);
 
@@ -120,10 +133,11 @@ mod tests {
     #[test]
     fn less_than_known_is_a_rewind_only_for_a_request_that_left_later() {
         let mut ratchet = Ratchet::new(1, None);
-        assert!(ratchet.header_fits(at(10), &header(5, 100, 3)));
-        assert!(ratchet.header_fits(at(12), &header(9, 90, 3)), "it left before 100 was known");
-        assert!(!ratchet.header_fits(at(12), &header(11, 99, 3)), "the revision went back");
-        assert!(!ratchet.header_fits(at(12), &header(11, 200, 2)), "the raft term went back");
+        assert!(ratchet.header_fits(at(10), &header(5, 100, 3), true));
+        assert!(ratchet.header_fits(at(12), &header(9, 90, 3), false), "it left before 100 was known");
+        assert!(!ratchet.header_fits(at(12), &header(11, 99, 3), false), "the revision went back");
+        assert!(ratchet.header_fits(at(12), &header(11, 100, 2), false), "a member that caught up by a snapshot");
+        assert!(!ratchet.header_fits(at(12), &header(11, 200, 2), true), "the raft term went back");
     }
 
     #[test]
@@ -144,6 +158,6 @@ mod tests {
     #[test]
     fn what_an_earlier_run_remembered_binds_the_first_read() {
         let remembered = HighWater { revision: Revision(50), raft_term: RaftTerm(4), generations: vec![Generation(7)] };
-        assert!(!Ratchet::new(1, Some(remembered)).header_fits(at(2), &header(1, 49, 4)));
+        assert!(!Ratchet::new(1, Some(remembered)).header_fits(at(2), &header(1, 49, 4), false));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Session {
     state: State,
     /// Grants that failed in a row.
     failures: u32,
+    /// A lease that was given up when its guard passed, until etcd answers.
+    revoking: Option<LeaseId>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,12 +80,12 @@ pub(super) enum Effect {
 
 impl Session {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { state: State::Absent { retry_at: now }, failures: 0 }
+        Self { state: State::Absent { retry_at: now }, failures: 0, revoking: None }
     }
 
     /// A daemon that only observes needs no lease.
     pub(super) const fn none() -> Self {
-        Self { state: State::Closed { clean: true }, failures: 0 }
+        Self { state: State::Closed { clean: true }, failures: 0, revoking: None }
     }
 
     pub(super) const fn alive(&self) -> Option<&Alive> {
@@ -108,7 +110,9 @@ impl Session {
         match &self.state {
             State::Alive(alive) if !alive.guard.holds_at(now) => {
                 // Every promise ends with the guard, so the keys may go at once; and if etcd is out of reach, it expires.
-                out.push(Output::Revoke { lease: alive.lease });
+                let lease = alive.lease;
+                out.push(Output::Revoke { lease });
+                self.revoking = Some(lease);
                 self.state = State::Absent { retry_at: now };
                 Effect::Ended(Reason::GuardExpired)
             }
@@ -121,8 +125,9 @@ impl Session {
     }
 
     /// Forgets the session without a word to etcd: its history was rewound, and the lease belonged to the other one.
-    pub(super) fn abandon(&mut self, now: Instant) {
+    pub(super) fn abandon(&mut self, now: Instant, stopping: bool) {
         match self.state {
+            State::Alive(_) | State::Granting { .. } if stopping => self.state = State::Closed { clean: false },
             State::Alive(_) | State::Absent { .. } | State::Granting { .. } => {
                 self.state = State::Absent { retry_at: now }
             }
@@ -138,7 +143,9 @@ impl Session {
                 out.push(Output::Revoke { lease: alive.lease });
                 self.state = State::Closing { lease: alive.lease };
             }
-            State::Absent { .. } => self.state = State::Closed { clean: true },
+            State::Absent { .. } => {
+                self.state = self.revoking.map_or(State::Closed { clean: true }, |lease| State::Closing { lease });
+            }
             // While a grant is under way its answer is awaited: a lease nobody knows of would linger for its TTL.
             State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {}
         }
@@ -180,12 +187,12 @@ impl Session {
         }
     }
 
-    /// Applies an input. `with_keys` are the elections in which we have a key.
+    /// Applies an input. `with_keys` are the elections in which we have a key; `newest_term` is the highest that etcd showed.
     pub(super) fn handle(
         &mut self,
         now: Instant,
         input: SessionInput,
-        timing: &Timing,
+        (timing, newest_term): (&Timing, RaftTerm),
         with_keys: impl FnOnce() -> Vec<ElectionIndex>,
         out: &mut Vec<Output>,
     ) -> Effect {
@@ -209,7 +216,7 @@ impl Session {
                 Some(_) | None => Effect::None,
             },
             SessionInput::Confirmed { lease, round, header, keys } => {
-                self.confirmed(now, (lease, round), header.raft_term, timing, keys)
+                self.confirmed(now, (lease, round), header.raft_term, (timing, newest_term), keys)
             }
             SessionInput::KeepAliveFailed { lease, round } | SessionInput::ConfirmFailed { lease, round } => {
                 if let Some(alive) = self.of(lease).filter(|a| a.round == round) {
@@ -272,12 +279,13 @@ impl Session {
         now: Instant,
         of: (LeaseId, Round),
         raft_term: RaftTerm,
-        timing: &Timing,
+        (timing, newest_term): (&Timing, RaftTerm),
         keys: Vec<OwnKey>,
     ) -> Effect {
         let Some(alive) = self.of(of.0).filter(|a| a.round == of.1) else { return Effect::None };
         let Renewal::Confirming { sent_at, ttl, raft_term: answered } = alive.renewal else { return Effect::None };
-        if raft_term == answered {
+        // A member that caught up by a snapshot may show an old term around both: what is known to be newer tells.
+        if raft_term == answered && raft_term >= newest_term {
             // Equal terms around a quorum read: the leader that renewed still led when the read began. A later leader of
             // etcd starts every lease afresh (`server/lease/lessor.go`, Promote), so the lease lives at least this long.
             alive.guard = alive.guard.extended_by(Guard::new(sent_at, ttl, timing));
@@ -292,6 +300,7 @@ impl Session {
     }
 
     fn revoked(&mut self, lease: LeaseId, clean: bool) -> Effect {
+        self.revoking = self.revoking.filter(|ours| *ours != lease);
         match self.state {
             State::Closing { lease: ours } if ours == lease => self.state = State::Closed { clean },
             State::Closing { .. }
@@ -327,6 +336,11 @@ impl Session {
 }
 
 impl Alive {
+    /// Whether the guard is in doubt until a renewal is confirmed.
+    pub(super) const fn suspended(&self) -> bool {
+        self.suspended
+    }
+
     /// Another round soon: a fortieth of the TTL leaves room for many before the guard.
     fn retry(&mut self, now: Instant) {
         self.renewal = Renewal::Due(now + self.ttl / 40);

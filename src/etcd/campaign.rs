@@ -120,14 +120,15 @@ impl Edge {
             leaderless_ms: txn.leaderless_ms,
         };
         let own = keys.own(txn.lease);
+        let mut compares = vec![
+            // Over a range, every key must satisfy the compare (etcd's txn.go, `applyCompare`).
+            Compare::create_revision(keys.candidates.clone(), CompareOp::Greater, txn.created.0 - 1).with_prefix(),
+            Compare::create_revision(own.clone(), CompareOp::Equal, txn.created.0),
+            Compare::mod_revision(keys.control.clone(), CompareOp::Equal, txn.control_modified.0),
+        ];
+        compares.extend(keys.unchanged(txn.generation_modified));
         let request = Txn::new()
-            .when([
-                // Over a range, every key must satisfy the compare (etcd's txn.go, `applyCompare`).
-                Compare::create_revision(keys.candidates.clone(), CompareOp::Greater, txn.created.0 - 1).with_prefix(),
-                Compare::create_revision(own.clone(), CompareOp::Equal, txn.created.0),
-                Compare::mod_revision(keys.generation.clone(), CompareOp::Equal, txn.generation_modified.0),
-                Compare::mod_revision(keys.control.clone(), CompareOp::Equal, txn.control_modified.0),
-            ])
+            .when(compares)
             .and_then([
                 put_generation(keys, &record),
                 TxnOp::put(
@@ -163,6 +164,7 @@ impl Edge {
         let mut answers = Answers::new("elect", &done.value)?;
         if done.value.succeeded() {
             let header = answers.header(done.sent_at);
+            keys.wrote_generation(record, header.revision);
             let queue = answers.next()?.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv)).collect();
             return Ok(ElectOutcome::Won { header, record: record.clone(), queue });
         }
@@ -201,9 +203,10 @@ impl Edge {
             let mut answers = Answers::new("hand_over", &done.value)?;
             let header = answers.header(done.sent_at);
             if done.value.succeeded() {
+                keys.wrote_generation(&record, header.revision);
                 return Ok(HandOverOutcome::Done { header, record: Some(record.clone()) });
             }
-            let generation = codec::generation_cell(answers.next()?.kvs());
+            let generation = keys.generation_cell(answers.next()?.kvs());
             if let Some(modified) = wrote(&generation, &record) {
                 let header = as_of(modified, done.began, &header);
                 return Ok(HandOverOutcome::Done { header, record: Some(record.clone()) });
@@ -245,7 +248,7 @@ impl Edge {
         let keys = self.keys(election);
         let get = || TxnOp::get(keys.generation.clone(), None);
         let done = self.txn(&self.patient("raise"), Txn::new().and_then([get()])).await.map_err(|f| f.error)?;
-        let present = codec::generation_cell(Answers::new("raise", &done.value)?.next()?.kvs());
+        let present = keys.generation_cell(Answers::new("raise", &done.value)?.next()?.kvs());
         let lower = present.value().is_none_or(|record| record.generation < at_least);
         if present.modified() != modified || !lower || at_least > Generation::MAX {
             return Ok(false);
@@ -261,14 +264,14 @@ impl Edge {
             leaderless_ms: 0,
         };
         let request = Txn::new()
-            .when([Compare::mod_revision(keys.generation.clone(), CompareOp::Equal, modified.0)])
+            .when(keys.unchanged(modified))
             .and_then([put_generation(keys, &record), put_record(keys, &record)])
             .or_else([get()]);
         let done = self.txn(&self.patient("raise"), request).await.map_err(|failed| failed.error)?;
         if done.value.succeeded() {
             return Ok(true);
         }
-        let present = codec::generation_cell(Answers::new("raise", &done.value)?.next()?.kvs());
+        let present = keys.generation_cell(Answers::new("raise", &done.value)?.next()?.kvs());
         Ok(wrote(&present, &record).is_some())
     }
 
@@ -309,11 +312,8 @@ fn hand_over_txn(keys: &Keys, own: &CandidateKey, to: &Succession, stamp: Stamp)
     };
     let same =
         |key: &CandidateKey| Compare::create_revision(keys.candidate(&key.suffix), CompareOp::Equal, key.created.0);
-    let mut compares = vec![
-        same(own),
-        Compare::mod_revision(keys.generation.clone(), CompareOp::Equal, to.generation_modified.0),
-        same(successor),
-    ];
+    let mut compares = vec![same(own), same(successor)];
+    compares.extend(keys.unchanged(to.generation_modified));
     compares.extend(to.skipped.iter().map(same));
     let delete = |key: &CandidateKey| TxnOp::delete(keys.candidate(&key.suffix), None);
     let mut ops = vec![delete(own)];

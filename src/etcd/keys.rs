@@ -1,6 +1,13 @@
 //! Where things are in etcd: the key layout of the protocol, which candidates share with etcd's own election recipe.
 
-use crate::election::ids::{Generation, LeaseId};
+use std::sync::Mutex;
+
+use etcd_client::{Compare, CompareOp, KeyValue};
+
+use super::codec;
+use super::connect::lock;
+use crate::election::ids::{Generation, LeaseId, Revision};
+use crate::election::record::{Cell, GenerationRecord};
 
 /// The digits of a generation in a history key: as many as the largest u64 has, so that keys sort like numbers.
 const DIGITS: usize = 20;
@@ -9,7 +16,7 @@ const DIGITS: usize = 20;
 const ESCAPE: &str = "\0x";
 
 /// The keys of one election.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Keys {
     /// `P/generations/NAME`. Outside the range of the candidates, where every key counts as a candidate.
     pub generation: String,
@@ -21,6 +28,8 @@ pub(super) struct Keys {
     pub history: String,
     /// `P/state/NAME/`.
     pub state: String,
+    /// The newest value of the generation key that was read or written, by its `mod_revision`.
+    known: Mutex<Option<(Revision, Vec<u8>)>>,
 }
 
 impl Keys {
@@ -31,7 +40,42 @@ impl Keys {
             candidates: format!("{prefix}/elections/{name}/"),
             history: format!("{prefix}/history/{name}/"),
             state: format!("{prefix}/state/{name}/"),
+            known: Mutex::default(),
         }
+    }
+
+    /// Reads the generation key's value, and remembers it for [`unchanged`](Self::unchanged).
+    pub(super) fn generation_cell(&self, kvs: &[KeyValue]) -> Cell<GenerationRecord> {
+        if let Some(kv) = kvs.first() {
+            let (modified, mut known) = (Revision(kv.mod_revision()), lock(&self.known));
+            // A watch may tell later what a look has overtaken.
+            if known.as_ref().is_none_or(|(at, _)| *at <= modified) {
+                *known = Some((modified, kv.value().to_vec()));
+            }
+        }
+        codec::generation_cell(kvs)
+    }
+
+    /// Remembers what we wrote ourselves.
+    pub(super) fn wrote_generation(&self, record: &GenerationRecord, modified: Revision) {
+        *lock(&self.known) = Some((modified, codec::encode_generation(record)));
+    }
+
+    /// Forgets what belongs to a history that is no more.
+    pub(super) fn forget(&self) {
+        *lock(&self.known) = None;
+    }
+
+    /// The compares that hold while the generation key is the one of `modified`.
+    ///
+    /// The revision alone is not enough: after a restore the same revision may come again, with another value, and a request of
+    /// the lost history that was delayed until then would commit. Values never come again: each carries its own time.
+    pub(super) fn unchanged(&self, modified: Revision) -> Vec<Compare> {
+        let mut compares = vec![Compare::mod_revision(self.generation.clone(), CompareOp::Equal, modified.0)];
+        if let Some((_, value)) = lock(&self.known).as_ref().filter(|(at, _)| *at == modified) {
+            compares.push(Compare::value(self.generation.clone(), CompareOp::Equal, value.clone()));
+        }
+        compares
     }
 
     /// The key of the candidate with this lease.

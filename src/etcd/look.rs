@@ -165,7 +165,7 @@ pub(super) fn view(
     sent_at: clock::Instant,
     lease: Option<LeaseId>,
 ) -> Result<View, Error> {
-    let generation = codec::generation_cell(answers.next()?.kvs());
+    let generation = keys.generation_cell(answers.next()?.kvs());
     let control = codec::control_cell(answers.next()?.kvs());
     let range = answers.next()?;
     let queue: Vec<_> = range.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv)).collect();

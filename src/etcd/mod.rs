@@ -147,6 +147,7 @@ impl Etcd {
     /// as unknown; watchers report themselves broken and wait for new plans.
     pub fn reset(&self) {
         self.edge.pool.reset();
+        self.edge.keys.iter().for_each(Keys::forget);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::error::{Cause, Error, Kind};
+use super::keys::Keys;
 use super::watch::Plans;
 use super::{Edge, codec};
 use crate::clock::{self, Instant};
@@ -218,7 +219,7 @@ impl<'a> Stream<'a> {
             return if message.created() && id != FIRST_ID { self.cancel(id).await } else { Ok(()) };
         };
         for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
-            if let Some(input) = event(&target, kv) {
+            if let Some(input) = event(self.edge.keys(election), &target, kv) {
                 self.complain(election, &input);
                 sink.send(Input::Election(election, input)).await.map_err(|_| End::Closed)?;
             }
@@ -331,11 +332,11 @@ fn deaf(id: i64) -> WatchOptions {
 }
 
 /// What an event means. A deletion's key has version 0; asking the client library for the type panics on unknown ones.
-fn event(target: &Target, kv: &KeyValue) -> Option<ElectionInput> {
+fn event(keys: &Keys, target: &Target, kv: &KeyValue) -> Option<ElectionInput> {
     let (deleted, revision) = (kv.version() == 0, Revision(kv.mod_revision()));
     let present = if deleted { &[][..] } else { std::slice::from_ref(kv) };
     Some(match target {
-        Target::Generation => ElectionInput::GenerationChanged { cell: codec::generation_cell(present), revision },
+        Target::Generation => ElectionInput::GenerationChanged { cell: keys.generation_cell(present), revision },
         Target::Control => ElectionInput::ControlChanged { cell: codec::control_cell(present), revision },
         Target::Candidate(suffix) if deleted => ElectionInput::KeyDeleted { suffix: suffix.clone(), revision },
         Target::Candidate(_) => return None,

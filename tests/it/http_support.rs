@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tenure::clock::{self, Hlc, Instant, Wall};
 use tenure::config::{HttpConfig, HttpTls, Listen};
-use tenure::control::{AuditLine, AuditTrail, Control, ControlError, Current, Heartbeat, HistoryRecord, Page, Request};
+use tenure::control::{
+    AuditLine, AuditTrail, Control, ControlError, Current, Heartbeat, HistoryRecord, Page, Request, Requests,
+};
 use tenure::election::event::Transition;
 use tenure::election::guard::Guard;
 use tenure::election::ids::{CandidateKey, ElectionIndex, ElectionName, Generation, LeaseId, Revision};
@@ -20,7 +22,7 @@ use tenure::snapshot::{self, ElectionView, LeaderView, Publisher, SessionView, S
 use tenure::timing::Timing;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// How a test wants the daemon.
@@ -150,7 +152,7 @@ impl AuditTrail for Trail {
     }
 }
 
-async fn play(mut requests: mpsc::Receiver<Request>, mute: bool) {
+async fn play(mut requests: Requests, mute: bool) {
     let mut kept = Vec::new();
     let pod = |generation| LeaderView {
         id: "pod-1".to_owned(),

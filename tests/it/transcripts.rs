@@ -395,6 +395,7 @@ fn election_input(name: &str, words: &Words<'_>) -> Option<ElectionInput> {
         "hand-over-refused" => ElectionInput::HandOverAnswered { key: own(), outcome: HandOverOutcome::Refused },
         "hand-over-unknown" => ElectionInput::HandOverAnswered { key: own(), outcome: HandOverOutcome::Unknown },
         "raised" => ElectionInput::RaiseAnswered { raised: true },
+        "raise-refused" => ElectionInput::RaiseAnswered { raised: false },
         "sealed" => ElectionInput::Sealed { until: at(words.num("until")) },
         "deleted" => ElectionInput::KeyDeleted { suffix: words.get("suffix").to_owned(), revision: words.revision() },
         "generation" => {
