@@ -489,7 +489,9 @@ impl World {
                 election(ElectionInput::HandOverAnswered { key: txn.key.clone(), outcome })
             }
             Output::Raise { at_least, modified, .. } => {
-                let raised = same_value && self.store.generation.modified() == *modified;
+                // The edge reads first, and compares with the very value that it read.
+                let lower = self.store.generation.value().is_none_or(|r| r.generation < *at_least);
+                let raised = lower && self.store.generation.modified() == *modified;
                 if raised {
                     self.commit_generation(*at_least, None, Cause::Raised);
                     self.announce_generation();
