@@ -17,12 +17,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use crate::audit::Audit;
-use crate::clock::{self, Hlc};
-use crate::config::{Config, GenerationSource, Listen};
+use crate::clock::{self};
+use crate::config::{Config, ElectionConfig, GenerationSource, Listen};
 use crate::control::{Control, Heartbeat};
 use crate::driver::{Driver, Parts};
-use crate::election::ids::{ElectionName, Generation, Revision};
-use crate::election::role::{Reason, Role};
+use crate::election::ids::ElectionName;
+use crate::election::role::Role;
 use crate::election::{Core, Settings};
 use crate::etcd::{self, Etcd, Identity, Telemetry};
 use crate::http::{self, About, Addresses, BindError, Service};
@@ -216,23 +216,9 @@ fn settings(config: &Config, remembered: Option<crate::election::record::HighWat
 
 fn first_snapshot(config: &Config) -> Snapshot {
     let since = clock::wall();
-    let election = |e: &crate::config::ElectionConfig| ElectionView {
-        name: e.name.clone(),
-        role: if e.observe { Role::Observer } else { Role::Follower },
-        own: None,
-        observed: Generation(0),
-        term: 0,
-        leader: None,
-        foreign: false,
-        paused: false,
-        leaving: false,
-        reason: Reason::Started,
-        since,
-        hlc: Hlc::default(),
-        queue_position: None,
-        candidates: 0,
-        observed_revision: Revision(0),
-        last_update: None,
+    let election = |e: &ElectionConfig| {
+        let role = if e.observe { Role::Observer } else { Role::Follower };
+        ElectionView::starting(e.name.clone(), role, since)
     };
     Snapshot {
         id: config.id.clone(),

@@ -94,6 +94,31 @@ pub struct LeaderView {
     pub elected_at: Wall,
 }
 
+impl ElectionView {
+    /// A daemon that has just started and knows nothing of the election yet.
+    #[must_use]
+    pub fn starting(name: ElectionName, role: Role, since: Wall) -> Self {
+        Self {
+            name,
+            role,
+            own: None,
+            observed: Generation(0),
+            term: 0,
+            leader: None,
+            foreign: false,
+            paused: false,
+            leaving: false,
+            reason: Reason::Started,
+            since,
+            hlc: Hlc::default(),
+            queue_position: None,
+            candidates: 0,
+            observed_revision: Revision(0),
+            last_update: None,
+        }
+    }
+}
+
 impl Snapshot {
     /// The guard of the leadership of this election, if it is ours and holds at `at`.
     #[must_use]

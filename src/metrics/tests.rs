@@ -1,7 +1,7 @@
 use super::*;
-use crate::clock::{self, Hlc};
-use crate::election::ids::{Generation, Revision};
-use crate::election::role::{Reason, Role};
+use crate::clock::{self};
+use crate::election::ids::Generation;
+use crate::election::role::Role;
 use crate::snapshot::{ElectionView, LeaderView};
 
 fn metrics() -> Metrics {
@@ -16,24 +16,8 @@ fn snapshot(leader: Option<(&str, u64)>) -> Snapshot {
         generation: Generation(generation),
         elected_at: clock::Wall::default(),
     });
-    let view = ElectionView {
-        name: ElectionName::parse("orders").expect("a name"),
-        role: Role::Follower,
-        own: None,
-        observed: Generation(0),
-        term: 0,
-        leader,
-        foreign: false,
-        paused: false,
-        leaving: false,
-        reason: Reason::Started,
-        since: clock::Wall::default(),
-        hlc: Hlc::default(),
-        queue_position: None,
-        candidates: 0,
-        observed_revision: Revision(0),
-        last_update: None,
-    };
+    let name = ElectionName::parse("orders").expect("a name");
+    let view = ElectionView { leader, ..ElectionView::starting(name, Role::Follower, clock::Wall::default()) };
     Snapshot {
         id: "pod-0".to_owned(),
         session: None,

@@ -67,24 +67,8 @@ pub struct Stage {
 
 /// No session, no contact, both elections without a leader.
 pub fn starting() -> Snapshot {
-    let view = |name: &str| ElectionView {
-        name: ElectionName::parse(name).expect("a name"),
-        role: Role::Follower,
-        own: None,
-        observed: Generation(0),
-        term: 0,
-        leader: None,
-        foreign: false,
-        paused: false,
-        leaving: false,
-        reason: Reason::Started,
-        since: clock::wall(),
-        hlc: Hlc::default(),
-        queue_position: None,
-        candidates: 0,
-        observed_revision: Revision(0),
-        last_update: None,
-    };
+    let view =
+        |name: &str| ElectionView::starting(ElectionName::parse(name).expect("a name"), Role::Follower, clock::wall());
     Snapshot {
         id: "pod-0".to_owned(),
         session: None,
