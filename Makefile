@@ -75,8 +75,10 @@ rounds: protoc ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP,
 	$(ETCD_ENV); ROUNDS=$(or $(ROUNDS),200) $(CARGO) test --locked --test it -- rounds:: --nocapture
 
 .PHONY: figures
-figures: protoc ## fail-over and hand-over latencies, with enough rounds to quote
-	$(ETCD_ENV); TENURE_TEST_LONG=1 $(CARGO) test --locked --release --test it -- handing_over:: --nocapture --test-threads 1
+figures: protoc ## fail-over and hand-over latencies, and 30 s with a silent member: long enough to quote
+	$(ETCD_ENV); export TENURE_TEST_LONG=1; \
+	$(CARGO) test --locked --release --test it -- handing_over:: --nocapture --test-threads 1; \
+	$(CARGO) test --locked --release --test it -- members:: --nocapture
 
 .PHONY: doc
 doc: protoc ## the documentation, with warnings as errors

@@ -63,7 +63,7 @@ pub struct ElectionView {
     pub foreign: bool,
     /// Whether new elections are paused.
     pub paused: bool,
-    /// Giving a leadership up: no longer acting, and not yet released.
+    /// Giving a leadership up on request: no longer acting, and not yet released.
     pub leaving: bool,
     /// Why the role is what it is.
     pub reason: Reason,

@@ -274,8 +274,9 @@ impl Contest {
         self.look_if_due(ctx);
     }
 
-    /// When `advance` next has something to do, if nothing else happens.
-    pub(super) fn wake_at(&self, ctx_session: bool, retiring: bool) -> Option<Instant> {
+    /// When, later than `now`, `advance` next has something to do if nothing else happens. What was due by now and is not done
+    /// waits for an answer, and must not hide what comes later.
+    pub(super) fn wake_at(&self, now: Instant, ctx_session: bool, retiring: bool) -> Option<Instant> {
         let look = (!self.look.asked).then_some(self.look.next_at);
         let raise = (!self.raising).then_some(self.raise_at);
         let own = match &self.state {
@@ -288,7 +289,7 @@ impl Contest {
                 None
             }
         };
-        [look, raise, own].into_iter().flatten().min()
+        [look, raise, own].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     fn key_deleted(&mut self, ctx: &mut Context<'_>, suffix: &str, revision: Revision) {
@@ -355,5 +356,39 @@ fn legal(from: Role, to: Role, reason: Reason) -> bool {
         (Role::Follower | Role::Observer, _)
         | (Role::Leader, Role::Leader | Role::Candidate | Role::Observer)
         | (Role::Candidate, Role::Candidate | Role::Observer) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_illegal_edge_asserts() {
+        let mut legal_edges = 0;
+        for (from, to) in Role::ALL.iter().flat_map(|from| Role::ALL.map(|to| (*from, to))) {
+            legal_edges += Reason::ALL.iter().filter(|reason| legal(from, to, **reason)).count();
+        }
+        assert_eq!(legal_edges, 1 + 2 + 7 + 9, "queue, elect, leave the queue, step down");
+
+        let (timing, mut out) = (Timing::default(), Vec::new());
+        let now = Instant::default();
+        let mut contest = Contest::new(ElectionIndex(0), false, now);
+        let illegal = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut ctx = Context {
+                now,
+                timing: &timing,
+                session: None,
+                lease: None,
+                retiring: false,
+                stopping: false,
+                floor: Generation(0),
+                by_revision: false,
+                out: &mut out,
+            };
+            let key = CandidateKey { suffix: "a".to_owned(), created: Revision(1) };
+            contest.become_(&mut ctx, State::Leading { key, generation: Generation(1) }, Reason::Elected);
+        }));
+        assert!(illegal.is_err(), "a follower became leader without having been a candidate");
     }
 }

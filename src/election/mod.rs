@@ -95,7 +95,7 @@ pub struct Standing<'a> {
     pub role: Role,
     /// The own generation while leading.
     pub own: Option<Generation>,
-    /// Giving a leadership up: no longer acting, and not yet released.
+    /// Giving a leadership up on request: no longer acting, and not yet released.
     pub leaving: bool,
     /// Why the role is what it is.
     pub reason: Reason,
@@ -172,7 +172,7 @@ impl Core {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retiring = self.draining || self.stopping.is_some();
         let usable = self.session.alive().is_some();
-        let contests = self.contests.iter().filter_map(|c| c.wake_at(usable, retiring));
+        let contests = self.contests.iter().filter_map(|c| c.wake_at(self.now, usable, retiring));
         let stop = self.stopping.filter(|_| !self.stopped);
         contests.chain(self.session.wake_at()).chain(stop).filter(|at| *at > self.now).min()
     }
@@ -202,7 +202,7 @@ impl Core {
         Standing {
             role: contest.role(),
             own: Some(contest.own()).filter(|own| *own > Generation(0)),
-            leaving: matches!(&contest.state, State::Leaving(l) if l.generation.is_some()),
+            leaving: matches!(&contest.state, State::Leaving(l) if l.generation.is_some()) && contest.reason.is_wish(),
             reason: contest.reason,
             observed: seen.newest(),
             term: seen.generation.value().map_or(0, |r| r.term),

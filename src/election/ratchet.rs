@@ -15,6 +15,8 @@ pub struct Ratchet {
     grown_at: Option<Instant>,
     /// The same of each generation.
     generation_grown_at: Vec<Option<Instant>>,
+    /// The newest answer that went through the log showed an older term than known.
+    suspected: bool,
     /// Per election, the highest generation that any history ever showed.
     floor: Vec<Generation>,
 }
@@ -31,19 +33,28 @@ impl Ratchet {
             floor: expected.generations.clone(),
             expected,
             grown_at: None,
+            suspected: false,
             generation_grown_at: vec![None; elections],
         }
     }
 
     /// Takes note of a linearizable answer. `false` when it shows that history was rewound.
     ///
-    /// `logged` answers went through etcd's log. Only theirs show the raft term for certain: a member that caught up by a
-    /// snapshot answers linearizable *reads* with its old term until it applies its next entry (measured on 3.5 and 3.6).
+    /// An older raft term at a revision that is no older is believed only of answers that went through etcd's log (`logged`), and
+    /// only of two in a row. A member that caught up by a snapshot shows its old term until it has applied its next entry
+    /// (measured on 3.5 and 3.6), and may answer even that entry's request before it notes the term (`server.go`, `apply`).
     pub fn header_fits(&mut self, now: Instant, header: &Header, logged: bool) -> bool {
         let (seen, known) = (header, &mut self.expected);
         let older_term = seen.raft_term < known.raft_term;
-        if seen.revision < known.revision || older_term && logged {
+        if seen.revision < known.revision {
             return !left_after(header.sent_at, self.grown_at);
+        }
+        if logged && left_after(header.sent_at, self.grown_at) {
+            let confirmed = older_term && self.suspected;
+            self.suspected = older_term;
+            if confirmed {
+                return false;
+            }
         }
         if seen.revision > known.revision || seen.raft_term > known.raft_term {
             known.revision = seen.revision;
@@ -93,6 +104,7 @@ impl Ratchet {
         self.expected = HighWater { revision: first.revision, raft_term: first.raft_term, ..HighWater::default() };
         self.expected.generations.resize(self.floor.len(), Generation::default());
         self.grown_at = Some(now);
+        self.suspected = false;
         self.generation_grown_at.fill(Some(now));
     }
 
@@ -137,7 +149,11 @@ mod tests {
         assert!(ratchet.header_fits(at(12), &header(9, 90, 3), false), "it left before 100 was known");
         assert!(!ratchet.header_fits(at(12), &header(11, 99, 3), false), "the revision went back");
         assert!(ratchet.header_fits(at(12), &header(11, 100, 2), false), "a member that caught up by a snapshot");
-        assert!(!ratchet.header_fits(at(12), &header(11, 200, 2), true), "the raft term went back");
+        assert!(
+            ratchet.header_fits(at(12), &header(11, 100, 2), true),
+            "it may have answered before it noted the term"
+        );
+        assert!(!ratchet.header_fits(at(14), &header(13, 100, 2), true), "the raft term went back");
     }
 
     #[test]

@@ -78,6 +78,12 @@ impl Reason {
         Self::HistoryRewound,
     ];
 
+    /// Whether somebody asked for it.
+    #[must_use]
+    pub const fn is_wish(self) -> bool {
+        matches!(self, Self::Resigned | Self::Drained | Self::Shutdown)
+    }
+
     /// The stable word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -126,6 +126,7 @@ impl Session {
 
     /// Forgets the session without a word to etcd: its history was rewound, and the lease belonged to the other one.
     pub(super) fn abandon(&mut self, now: Instant, stopping: bool) {
+        self.revoking = None; // Its answer would come from the lost history, and none of that is listened to.
         match self.state {
             State::Alive(_) | State::Granting { .. } if stopping => self.state = State::Closed { clean: false },
             State::Alive(_) | State::Absent { .. } | State::Granting { .. } => {

@@ -156,12 +156,18 @@ fn replay(text: &str) -> String {
         let core = core.as_mut().expect("`config` comes first");
         let mut input = parse(input);
         rounds.fill(&mut input);
-        core.handle(at(ms.parse().expect("milliseconds")), input);
+        let (now, woken) = (at(ms.parse().expect("milliseconds")), core.poll_timeout());
+        let (first, tick) = (now == at(0), input == Input::Tick);
+        core.handle(now, input);
+        let outputs = actual.len();
         while let Some(output) = core.poll_output() {
             rounds.note(&output);
             let _ = writeln!(actual, "    {}", render(&output));
         }
-        assert!(core.poll_timeout().is_none_or(|t| t > at(ms.parse().expect("milliseconds"))), "{line}: busy loop");
+        assert!(core.poll_timeout().is_none_or(|t| t > now), "{line}: busy loop");
+        // What a tick does must be what the core asked to be woken for.
+        let asked = woken.is_some_and(|t| t <= now);
+        assert!(first || !tick || asked || actual.len() == outputs, "{line}: nobody would have woken the core");
     }
     actual
 }
