@@ -37,6 +37,8 @@ pub(super) struct Call {
     pub hedge_max: Duration,
     /// The member to ask first; without one, the one that answered last.
     pub start: Option<usize>,
+    /// The most tries, over all members.
+    pub tries: usize,
 }
 
 /// A try's answer.
@@ -99,15 +101,15 @@ impl Pool {
                             return Err(Failed { error, open: open || !tries.is_empty() });
                         }
                         last = Some(error);
-                        if started < self.members.len() {
+                        if started < self.members.len().min(call.tries) {
                             tries.push(start(started));
                             started += 1;
-                        } else if started >= MAX_TRIES && tries.is_empty() {
+                        } else if started >= call.tries && tries.is_empty() {
                             break;
                         }
                     }
                 },
-                () = &mut next, if started < MAX_TRIES => {
+                () = &mut next, if started < call.tries => {
                     tries.push(start(started));
                     started += 1;
                     pause = (pause * 2).min(call.hedge_max).max(call.hedge);

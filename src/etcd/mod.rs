@@ -193,14 +193,22 @@ impl Edge {
         let total = ttl / 5;
         // Spread over all of the time there is: a member that restarts may be back for the last try.
         let hedge_max = hedge.max(total / u32::try_from(hedge::MAX_TRIES).unwrap_or(1));
-        Call { name, cap: try_limit, total, hedge, hedge_max, start: None }
+        Call { name, cap: try_limit, total, hedge, hedge_max, start: None, tries: hedge::MAX_TRIES }
     }
 
     /// Everything else. A try is given all the time there is, since asking the next member does not wait for it to end: a
     /// commit that waits for a slow disk must not be thrown away while it is under way.
     fn patient(&self, name: &'static str) -> Call {
         let Limits { hedge, try_limit, request, .. } = self.limits;
-        Call { name, cap: request, total: request, hedge, hedge_max: try_limit.max(hedge), start: None }
+        Call {
+            name,
+            cap: request,
+            total: request,
+            hedge,
+            hedge_max: try_limit.max(hedge),
+            start: None,
+            tries: hedge::MAX_TRIES,
+        }
     }
 }
 

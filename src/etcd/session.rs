@@ -7,7 +7,7 @@ use etcd_client::{GetOptions, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeep
 
 use super::connect::lock;
 use super::error::{Cause, Error, Kind};
-use super::hedge::{Failed, Target};
+use super::hedge::{Call, Failed, Target};
 use super::look::Answers;
 use super::{Edge, Etcd, header, lease_of};
 use crate::clock;
@@ -103,9 +103,11 @@ impl Edge {
     /// without keys, which ends by its TTL.
     async fn grant(&self, ttl: Duration) -> Result<SessionInput, Error> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        // One try a member: an etcd that hangs carries out every one of them when it wakes up.
+        let call = Call { tries: self.pool.members.len(), ..self.patient("grant") };
         let done = self
             .pool
-            .hedged(&self.patient("grant"), |target| async move {
+            .hedged(&call, |target| async move {
                 let id = lock(&self.pool.rng).i64(1..i64::MAX);
                 let sent_at = clock::now();
                 let options = LeaseGrantOptions::new().with_id(id);
