@@ -32,6 +32,7 @@ demo: protoc ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by i
 check: protoc ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --locked --test chaos -- -D warnings
 	$(MAKE) --no-print-directory test-inside
 verify: check
 
@@ -45,7 +46,7 @@ test-full: check test-it-all doc deny ## as `test`, with all integration tests o
 .PHONY: test-inside
 test-inside: protoc
 	$(CARGO) test --locked --lib --bins
-	$(CARGO) test --locked --test it -- tidy:: transcripts:: sim:: cli_ http_
+	$(CARGO) test --locked --test it -- tidy:: transcripts:: sim:: cli_ http_ chaos_
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
@@ -73,6 +74,17 @@ sim: protoc ## the seeded simulation of the core; SEEDS=100000, or SIM_SEED=5 to
 .PHONY: rounds
 rounds: protoc ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked
 	$(ETCD_ENV); ROUNDS=$(or $(ROUNDS),200) $(CARGO) test --locked --test it -- rounds:: --nocapture
+
+# It makes network namespaces, mounts loop devices, and sets the wall clock by seconds, for seconds. The history of a run
+# that fails stays, and its place is printed; HISTORY=dir keeps it in any case.
+.PHONY: chaos
+chaos: protoc ## as root: all is attacked for MINUTES=30, and the history checked; SEED=, HISTORY=dir, FAULTS=restore,auth
+	$(ETCD_ENV); $(CARGO) test --locked --test chaos -- run --minutes $(or $(MINUTES),30) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(HISTORY),--history $(HISTORY)) $(if $(FAULTS),--only $(FAULTS))
+
+.PHONY: chaos-check
+chaos-check: protoc ## checks a history again that was kept; HISTORY=dir
+	$(CARGO) test --locked --test chaos -- check --history $(HISTORY)
 
 .PHONY: figures
 figures: protoc ## fail-over and hand-over latencies, and 30 s with a silent member: long enough to quote

@@ -7,6 +7,7 @@
 
 mod auth;
 mod bad_input;
+mod chaos_check;
 mod cli_broken_configs;
 mod cli_commands;
 mod cli_config;
