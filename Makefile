@@ -10,6 +10,7 @@ TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
 
 # Integration tests start servers and measure deadlines: more at once than this and they measure each other. Each test
 # mostly waits, so this is not the number of cores.
@@ -37,7 +38,7 @@ check: protoc ## the fast subset before a commit: format, clippy, all tests that
 verify: check
 
 .PHONY: test
-test: check test-it test-smoke doc deny ## everything that CI holds a change to
+test: check test-it test-smoke test-http doc deny ## everything that CI holds a change to
 
 .PHONY: test-full
 test-full: check test-it-all doc deny ## as `test`, with all integration tests on each version of etcd
@@ -46,7 +47,7 @@ test-full: check test-it-all doc deny ## as `test`, with all integration tests o
 .PHONY: test-inside
 test-inside: protoc
 	$(CARGO) test --locked --lib --bins
-	$(CARGO) test --locked --test it -- tidy:: transcripts:: sim:: cli_ http_ chaos_
+	$(CARGO) test --locked --test it -- tidy:: transcripts:: sim:: fuzz:: cli_ http_ chaos_
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
@@ -66,6 +67,11 @@ test-it-all: protoc
 	    echo "integration tests on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it -- --test-threads $(TEST_THREADS); \
 	done
+
+# The short form of `fuzz-http`.
+.PHONY: test-http
+test-http:
+	@$(MAKE) --no-print-directory fuzz-http SECONDS=15
 
 .PHONY: sim
 sim: protoc ## the seeded simulation of the core; SEEDS=100000, or SIM_SEED=5 to replay one
@@ -91,6 +97,30 @@ figures: protoc ## fail-over and hand-over latencies, and 30 s with a silent mem
 	$(ETCD_ENV); export TENURE_TEST_LONG=1; \
 	$(CARGO) test --locked --release --test it -- handing_over:: --nocapture --test-threads 1; \
 	$(CARGO) test --locked --release --test it -- members:: --nocapture
+
+# `--sanitizer none`: there is no unsafe code to sanitize, and without it a stable compiler will do.
+FUZZ_TARGETS := config etcd_values election headers http
+FUZZ_FLAGS := --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none
+
+.PHONY: fuzz
+fuzz: protoc cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, FUZZ_TARGETS="config http"
+	@for target in $(FUZZ_TARGETS); do \
+	    echo "fuzzing $$target"; mkdir -p "target/fuzz/found/$$target" target/fuzz/crashes; \
+	    TMPDIR=$(CURDIR)/target/fuzz $(CARGO) fuzz run $(FUZZ_FLAGS) "$$target" "target/fuzz/found/$$target" \
+	        "tests/fuzz/corpus/$$target" -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 \
+	        -verbosity=0 -artifact_prefix="$(CURDIR)/target/fuzz/crashes/$$target-" </dev/null; \
+	done
+
+# The fewest inputs that reach all that the found ones reach. Whoever commits them looks at their size.
+.PHONY: fuzz-corpus
+fuzz-corpus: protoc cargo-fuzz ## adds what `make fuzz` found to the committed corpora, where it reaches something new
+	@for target in $(FUZZ_TARGETS); do \
+	    $(CARGO) fuzz run $(FUZZ_FLAGS) "$$target" "tests/fuzz/corpus/$$target" "target/fuzz/found/$$target" -- -merge=1; \
+	done
+
+.PHONY: fuzz-http
+fuzz-http: protoc schemathesis ## requests made up from /openapi.json against real daemons; SECONDS=60 for each of three
+	SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis FUZZ_HTTP_SECONDS=$(or $(SECONDS),60) dev/fuzz-http
 
 .PHONY: doc
 doc: protoc ## the documentation, with warnings as errors
@@ -119,7 +149,7 @@ etcd: ## find or make etcd 3.4, 3.5 and 3.6 for the tests
 	dev/etcd env >/dev/null
 
 .PHONY: tools
-tools: protoc cargo-deny etcd ## everything that the other targets need
+tools: protoc cargo-deny cargo-fuzz schemathesis etcd ## everything that the other targets need
 
 .PHONY: protoc
 protoc:
@@ -136,3 +166,23 @@ cargo-deny:
 	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	    CARGO_TARGET_DIR=$(TOOLS)/build $(CARGO) install --quiet --locked --no-default-features --root $(TOOLS) \
 	        cargo-deny@$(CARGO_DENY); rm -rf $(TOOLS)/build; }
+
+.PHONY: cargo-fuzz
+cargo-fuzz:
+	@[[ $$(cargo-fuzz --version 2>/dev/null) == 'cargo-fuzz $(CARGO_FUZZ)' ]] || { \
+	    echo 'building cargo-fuzz $(CARGO_FUZZ), once' >&2; \
+	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	    CARGO_TARGET_DIR=$(TOOLS)/build $(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ); \
+	    rm -rf $(TOOLS)/build; }
+
+# An environment of its own, made anew when the pinned versions change.
+SCHEMATHESIS := $(TOOLS)/schemathesis
+.PHONY: schemathesis
+schemathesis:
+	@cmp -s tests/fuzz/requirements.txt $(SCHEMATHESIS)/requirements.txt || { \
+	    python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	        echo 'python3 (3.10 or newer) with its venv module is missing, and schemathesis runs in it:' \
+	            'apt-get install python3 python3-venv' >&2; exit 1; }; \
+	    echo 'installing schemathesis, once' >&2; rm -rf $(SCHEMATHESIS); python3 -m venv $(SCHEMATHESIS); \
+	    $(SCHEMATHESIS)/bin/pip install --quiet --no-deps -r tests/fuzz/requirements.txt; \
+	    cp tests/fuzz/requirements.txt $(SCHEMATHESIS)/; }

@@ -24,6 +24,9 @@ pub use env::Env;
 pub use layers::Overrides;
 pub use report::{Place, Problem, Report, Warning};
 pub use schema::load;
+// For the fuzzers, which have no file for each of their texts.
+#[doc(hidden)]
+pub use schema::load_bytes;
 pub use show::{effective, effective_text};
 pub use values::{duration_text, parse_duration};
 

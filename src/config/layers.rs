@@ -2,7 +2,7 @@
 
 use super::env::Env;
 use super::keys::{self, KEYS};
-use super::node::{Key, Kind, Node, Scalar, Value};
+use super::node::{Key, Kind, Node, Scalar, Value, printable};
 use super::report::{Place, Problem};
 
 /// What overrides the file.
@@ -32,16 +32,16 @@ const RESERVED_BEGINNINGS: &[&str] = &["TEST", "ETCD_3_"];
 pub(super) fn apply(root: &mut Node, overrides: &Overrides, problems: &mut Vec<Problem>) {
     for (name, value) in overrides.env.starting_with(PREFIX) {
         match setting(name) {
-            Setting::Key(key) => set(root, key, &Place::Variable(name.to_owned()), value),
+            Setting::Key(key) => set(root, key, &variable_place(name), value),
             Setting::Unknown(what) => {
-                problems.push(Problem { place: Place::Variable(name.to_owned()), key: String::new(), what });
+                problems.push(Problem { place: variable_place(name), key: String::new(), what });
             }
             Setting::Foreign => {}
         }
     }
     for name in overrides.env.unreadable().filter(|name| matches!(setting(name), Setting::Key(_))) {
         let what = "its value is not UTF-8".to_owned();
-        problems.push(Problem { place: Place::Variable(name.to_owned()), key: String::new(), what });
+        problems.push(Problem { place: variable_place(name), key: String::new(), what });
     }
     let lists = [
         ("--election", "elections", &overrides.elections),
@@ -60,6 +60,11 @@ pub(super) fn apply(root: &mut Node, overrides: &Overrides, problems: &mut Vec<P
             set(root, key, &Place::Flag(flag), value);
         }
     }
+}
+
+/// Names of variables are free text too, and must not break a report's lines.
+fn variable_place(name: &str) -> Place {
+    Place::Variable(printable(name))
 }
 
 enum Setting {

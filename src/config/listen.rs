@@ -33,7 +33,7 @@ pub(super) fn listen(scalar: &Scalar) -> Parsed<Listen> {
         Some(("localhost", port)) => format!("did you mean `127.0.0.1:{port}`? "),
         _ => String::new(),
     };
-    let hint = if scalar.text == scalar.shown { hint } else { String::new() };
+    let hint = if scalar.is_as_written() { hint } else { String::new() };
     let parsed = address.parse::<SocketAddr>();
     parsed
         .map(Listen::Tcp)

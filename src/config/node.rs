@@ -69,6 +69,11 @@ pub(super) enum Shape {
 }
 
 impl Scalar {
+    /// Whether messages may quote parts of the text, and not only all of what is shown.
+    pub fn is_as_written(&self) -> bool {
+        self.text == self.shown
+    }
+
     /// Only plain scalars have a shape of their own; the others are what the schema wants them to be.
     pub fn shape(&self) -> Shape {
         let digits = self.text.trim_start_matches(['+', '-']);

@@ -29,41 +29,47 @@ const MAX_LISTENERS: usize = 16;
 /// # Errors
 /// Everything that is wrong, in one report.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
-    let mut problems = Vec::new();
-    let mut root = match path.map(read) {
-        None => Node { place: Place::NoFile, value: Value::Map(Vec::new()) },
-        Some(Ok((root, found))) => {
-            problems = found;
-            root
-        }
-        Some(Err(found)) => return Err(Report::new(found)),
+    let Some(path) = path else {
+        return check(Node { place: Place::NoFile, value: Value::Map(Vec::new()) }, Vec::new(), overrides);
     };
-    substitute::replace(&mut root, "", &overrides.env, &mut problems);
-    if matches!(root.value, Value::Map(_)) {
-        layers::apply(&mut root, overrides, &mut problems);
-    }
-    let mut walk = Walk::new();
-    walk.problems = problems;
-    let config = config(&mut walk, &root, overrides);
-    match config {
-        Some(config) if walk.problems.is_empty() => Ok((config, walk.warnings)),
-        _ => Err(Report::new(walk.problems)),
-    }
+    let file = node::printable(&path.to_string_lossy());
+    let whole = |what| Problem { place: Place::File(Arc::from(file.as_str())), key: String::new(), what };
+    let bytes = files::read(path).map_err(|what| Report::new(vec![whole(what)]))?;
+    load_bytes(&file, &bytes, overrides)
 }
 
-fn read(path: &Path) -> Result<(Node, Vec<Problem>), Vec<Problem>> {
-    let file: Arc<str> = Arc::from(node::printable(&path.to_string_lossy()));
-    let whole = |what: String| vec![Problem { place: Place::File(Arc::clone(&file)), key: String::new(), what }];
-    let bytes = files::read(path).map_err(whole)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => node::parse(text, &file),
+/// [`load`] of what a file of this name holds.
+///
+/// # Errors
+/// Everything that is wrong, in one report.
+pub fn load_bytes(file: &str, bytes: &[u8], overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
+    let (root, problems) = tree(&Arc::from(file), bytes).map_err(Report::new)?;
+    check(root, problems, overrides)
+}
+
+fn tree(file: &Arc<str>, bytes: &[u8]) -> Result<(Node, Vec<Problem>), Vec<Problem>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => node::parse(text, file),
         Err(e) => {
             let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]).into_owned();
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            let place = Place::At { file, line, column };
+            let place = Place::At { file: Arc::clone(file), line, column };
             Err(vec![Problem { place, key: String::new(), what: "not UTF-8; accepted: UTF-8".to_owned() }])
         }
+    }
+}
+
+fn check(mut root: Node, found: Vec<Problem>, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
+    let mut walk = Walk::new();
+    walk.problems = found;
+    substitute::replace(&mut root, "", &overrides.env, &mut walk.problems);
+    if matches!(root.value, Value::Map(_)) {
+        layers::apply(&mut root, overrides, &mut walk.problems);
+    }
+    match config(&mut walk, &root, overrides) {
+        Some(config) if walk.problems.is_empty() => Ok((config, walk.warnings)),
+        _ => Err(Report::new(walk.problems)),
     }
 }
 
@@ -145,8 +151,8 @@ fn elections(walk: &mut Walk, top: &Section) -> Vec<ElectionConfig> {
         let key = format!("elections[{i}]");
         let Some(election) = election(walk, item, &key) else { continue };
         if all.iter().any(|other| other.name == election.name) {
-            let what = format!("the election `{}` is listed twice; accepted: each name once", election.name);
-            walk.complain(item.place.clone(), key, what);
+            // Without its name, which a variable may hold.
+            walk.complain(item.place.clone(), key, "this election is listed twice; accepted: each name once");
             continue;
         }
         all.push(election);

@@ -3,7 +3,7 @@
 //! Runs on the parsed tree: whatever a variable holds stays one scalar, and can never become a key, a list or a comment.
 
 use super::env::Env;
-use super::node::{Kind, Node, Scalar, Value};
+use super::node::{Kind, Node, Scalar, Value, printable};
 use super::report::Problem;
 
 /// Replaces in every scalar below `node`; what cannot be replaced is reported, and marked so that it is reported once.
@@ -23,7 +23,7 @@ pub(super) fn replace(node: &mut Node, key: &str, env: &Env, problems: &mut Vec<
         Value::Scalar(scalar) if scalar.text.contains('$') => match expand(&scalar.text, env) {
             Ok(text) => *scalar = Scalar { text, shown: std::mem::take(&mut scalar.shown), kind: Kind::Replaced },
             Err(what) => {
-                problems.push(Problem { place: node.place.clone(), key: key.to_owned(), what });
+                problems.push(Problem { place: node.place.clone(), key: printable(key), what });
                 node.value = Value::Broken;
             }
         },

@@ -77,7 +77,15 @@ pub(super) fn word<T: Copy>(scalar: &Scalar, words: &[(&str, T)]) -> Parsed<T> {
 
 /// A duration within bounds, such as `10s`.
 pub(super) fn duration(scalar: &Scalar, least: Duration, most: Duration) -> Parsed<Duration> {
-    let duration = parse_duration(&scalar.text).map_err(|what| format!("{}: {what}", quoted(scalar)))?;
+    let accepted = "accepted: a whole number and a unit, such as 10s or 250ms";
+    let duration = parse_duration(&scalar.text).map_err(|what| {
+        // What is wrong may quote a part of the text.
+        if scalar.is_as_written() {
+            format!("{}: {what}", quoted(scalar))
+        } else {
+            format!("{} is no duration; {accepted}", quoted(scalar))
+        }
+    })?;
     if duration < least || duration > most {
         let (least, most) = (duration_text(least), duration_text(most));
         return Err(format!("{} is out of range; accepted: {least} to {most}", quoted(scalar)));
@@ -146,7 +154,7 @@ const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), (
 pub(super) fn size(scalar: &Scalar, least: u64, most: u64) -> Parsed<u64> {
     let (number, unit) = split_unit(&scalar.text);
     let accepted = "accepted: a whole number and one of B, KiB, MiB, GiB";
-    if number.is_empty() {
+    if number.is_empty() || (!scalar.is_as_written() && !SIZES.iter().any(|(name, _)| *name == unit)) {
         return Err(format!("{} is no size; {accepted}", quoted(scalar)));
     }
     if unit.is_empty() {

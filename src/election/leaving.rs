@@ -242,7 +242,7 @@ impl Contest {
 
     /// Sends the hand-over once it may be sent.
     pub(super) fn advance_leaving(&mut self, ctx: &mut Context<'_>) {
-        let looking = self.looking();
+        let (looking, next) = (self.looking(), self.next_generation(ctx));
         let State::Leaving(leaving) = &mut self.state else { return };
         if ctx.stopping {
             leaving.release = leaving.release.no_later_than_safe();
@@ -252,7 +252,7 @@ impl Contest {
         }
         let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);
         // A vacancy under a pause stays one: then nobody is named.
-        let room = self.seen.newest().max(ctx.floor) < Generation::MAX;
+        let room = next <= Generation::MAX;
         let naming = !superseded && !self.seen.paused() && room && leaving.refusals < NAMING_TRIES;
         let term = self.seen.generation.value().map_or(0, |r| r.term);
         let choice = if naming { choose(&self.seen.queue, &leaving.key, term) } else { None };
@@ -270,7 +270,7 @@ impl Contest {
             entry,
             skipped,
             generation_modified: self.seen.generation.modified(),
-            generation: self.next_generation(ctx),
+            generation: next,
             term,
             leaderless_ms: u64::try_from(ctx.now.since(since).as_millis()).unwrap_or(u64::MAX),
         });

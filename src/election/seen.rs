@@ -122,6 +122,6 @@ impl Seen {
     pub(super) fn plan(&self, keys: &[CandidateKey]) -> WatchPlan {
         let mut suffixes: Vec<_> = keys.iter().map(|k| k.suffix.clone()).collect();
         suffixes.dedup();
-        WatchPlan { suffixes, from: Revision(self.revision.0 + 1) }
+        WatchPlan { suffixes, from: Revision(self.revision.0.saturating_add(1)) }
     }
 }

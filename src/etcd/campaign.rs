@@ -122,7 +122,8 @@ impl Edge {
         let own = keys.own(txn.lease);
         let mut compares = vec![
             // Over a range, every key must satisfy the compare (etcd's txn.go, `applyCompare`).
-            Compare::create_revision(keys.candidates.clone(), CompareOp::Greater, txn.created.0 - 1).with_prefix(),
+            Compare::create_revision(keys.candidates.clone(), CompareOp::Greater, txn.created.0.saturating_sub(1))
+                .with_prefix(),
             Compare::create_revision(own.clone(), CompareOp::Equal, txn.created.0),
             Compare::mod_revision(keys.control.clone(), CompareOp::Equal, txn.control_modified.0),
         ];
@@ -165,7 +166,7 @@ impl Edge {
         if done.value.succeeded() {
             let header = answers.header(done.sent_at);
             keys.wrote_generation(record, header.revision);
-            let queue = answers.next()?.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv)).collect();
+            let queue = answers.next()?.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv.into())).collect();
             return Ok(ElectOutcome::Won { header, record: record.clone(), queue });
         }
         let view = view(keys, &mut answers, done.sent_at, Some(txn.lease))?;

@@ -50,8 +50,36 @@ struct ControlDto {
     paused: bool,
 }
 
+/// A key with its value, as etcd holds it. The client library's own type cannot be made by others, the fuzzers among them.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// The whole key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The lease it hangs on, or 0.
+    pub lease: i64,
+    /// `create_revision`.
+    pub created: Revision,
+    /// `mod_revision`.
+    pub modified: Revision,
+}
+
+impl<'a> From<&'a KeyValue> for Stored<'a> {
+    fn from(kv: &'a KeyValue) -> Self {
+        Self {
+            key: kv.key(),
+            value: kv.value(),
+            lease: kv.lease(),
+            created: Revision(kv.create_revision()),
+            modified: Revision(kv.mod_revision()),
+        }
+    }
+}
+
 /// The JSON of a generation record.
-pub(super) fn encode_generation(record: &GenerationRecord) -> Vec<u8> {
+#[must_use]
+pub fn encode_generation(record: &GenerationRecord) -> Vec<u8> {
     let holder = record.holder.as_ref();
     json(&GenerationDto {
         generation: record.generation.0,
@@ -67,8 +95,9 @@ pub(super) fn encode_generation(record: &GenerationRecord) -> Vec<u8> {
     })
 }
 
-/// A generation record, unless it is corrupt.
-pub(super) fn decode_generation(value: &[u8]) -> Option<GenerationRecord> {
+/// A generation record, unless it is corrupt. History keys hold the same.
+#[must_use]
+pub fn decode_generation(value: &[u8]) -> Option<GenerationRecord> {
     let dto: GenerationDto = parse(value)?;
     let generation = Generation(dto.generation);
     // A generation without room above it would end the election for good.
@@ -88,7 +117,8 @@ pub(super) fn decode_generation(value: &[u8]) -> Option<GenerationRecord> {
 }
 
 /// The JSON of a candidate; with a generation where it leads.
-pub(super) fn encode_candidate(info: &CandidateInfo, generation: Option<Generation>) -> Vec<u8> {
+#[must_use]
+pub fn encode_candidate(info: &CandidateInfo, generation: Option<Generation>) -> Vec<u8> {
     json(&CandidateDto {
         id: info.id.clone(),
         url: info.url.clone(),
@@ -105,28 +135,30 @@ fn decode_candidate(value: &[u8]) -> Option<CandidateInfo> {
 }
 
 /// The generation cell of a read: at most one key.
-pub(super) fn generation_cell(kvs: &[KeyValue]) -> Cell<GenerationRecord> {
-    cell(kvs.first(), decode_generation)
+#[must_use]
+pub fn generation_cell(stored: Option<Stored<'_>>) -> Cell<GenerationRecord> {
+    cell(stored, decode_generation)
 }
 
 /// The control cell of a read: at most one key.
-pub(super) fn control_cell(kvs: &[KeyValue]) -> Cell<ControlRecord> {
-    cell(kvs.first(), |value| parse::<ControlDto>(value).map(|dto| ControlRecord { paused: dto.paused }))
+#[must_use]
+pub fn control_cell(stored: Option<Stored<'_>>) -> Cell<ControlRecord> {
+    cell(stored, |value| parse::<ControlDto>(value).map(|dto| ControlRecord { paused: dto.paused }))
 }
 
-fn cell<T>(kv: Option<&KeyValue>, decode: impl FnOnce(&[u8]) -> Option<T>) -> Cell<T> {
-    let Some(kv) = kv else { return Cell::Absent };
-    let modified = Revision(kv.mod_revision());
-    decode(kv.value()).map_or(Cell::Corrupt { modified }, |value| Cell::Valid { value, modified })
+fn cell<T>(stored: Option<Stored<'_>>, decode: impl FnOnce(&[u8]) -> Option<T>) -> Cell<T> {
+    let Some(Stored { value, modified, .. }) = stored else { return Cell::Absent };
+    decode(value).map_or(Cell::Corrupt { modified }, |value| Cell::Valid { value, modified })
 }
 
 /// One key of the queue. A candidate is ours only if its value says so *and* its key is named after its lease, so that nobody
 /// is named successor whose key would outlive him.
-pub(super) fn queue_entry(keys: &Keys, kv: &KeyValue) -> Option<QueueEntry> {
-    let suffix = keys.suffix(kv.key())?;
-    let candidate = (kv.lease() > 0 && suffix == format!("{:x}", kv.lease())).then(|| decode_candidate(kv.value()));
-    let key = CandidateKey { suffix, created: Revision(kv.create_revision()) };
-    Some(QueueEntry { key, lease: kv.lease(), candidate: candidate.flatten() })
+#[must_use]
+pub fn queue_entry(keys: &Keys, stored: Stored<'_>) -> Option<QueueEntry> {
+    let Stored { key, value, lease, created, .. } = stored;
+    let suffix = keys.suffix(key)?;
+    let candidate = (lease > 0 && suffix == format!("{lease:x}")).then(|| decode_candidate(value));
+    Some(QueueEntry { key: CandidateKey { suffix, created }, lease, candidate: candidate.flatten() })
 }
 
 /// Writing these types cannot fail: they hold no maps with odd keys and no floats.
@@ -135,7 +167,11 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Option<T> {
-    (value.len() <= VALUE_LIMIT).then(|| serde_json::from_slice(value).ok()).flatten()
+    // serde would also take a list of the members' values for the object.
+    let ours = value.len() <= VALUE_LIMIT && value.trim_ascii_start().starts_with(b"{");
+    // And from bytes it would pass over what is no text in members that we do not know.
+    let text = std::str::from_utf8(value).ok().filter(|_| ours)?;
+    serde_json::from_str(text).ok()
 }
 
 fn parse_wall(text: &str) -> Option<Wall> {
@@ -199,6 +235,8 @@ mod tests {
             changed.as_object_mut().expect("object").remove(key);
             assert_eq!(decode_generation(&serde_json::to_vec(&changed).expect("JSON")), None, "without {key}");
         }
+        let list: Vec<_> = good.as_object().expect("object").values().collect();
+        assert_eq!(decode_generation(&serde_json::to_vec(&list).expect("JSON")), None, "a list of the values");
         for garbage in [&b""[..], b"null", b"42", b"\xff\xfe", b"[[[[[[", br#"{"generation":1,"generation":2}"#] {
             assert_eq!(decode_generation(garbage), None);
         }

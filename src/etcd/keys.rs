@@ -17,7 +17,7 @@ const ESCAPE: &str = "\0x";
 
 /// The keys of one election.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub struct Keys {
     /// `P/generations/NAME`. Outside the range of the candidates, where every key counts as a candidate.
     pub generation: String,
     /// `P/control/NAME`.
@@ -33,7 +33,9 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str, name: &str) -> Self {
+    /// Of the election `name` under `prefix`.
+    #[must_use]
+    pub fn new(prefix: &str, name: &str) -> Self {
         Self {
             generation: format!("{prefix}/generations/{name}"),
             control: format!("{prefix}/control/{name}"),
@@ -53,7 +55,7 @@ impl Keys {
                 *known = Some((modified, kv.value().to_vec()));
             }
         }
-        codec::generation_cell(kvs)
+        codec::generation_cell(kvs.first().map(codec::Stored::from))
     }
 
     /// Remembers what we wrote ourselves.
@@ -84,7 +86,8 @@ impl Keys {
     }
 
     /// The key with this suffix.
-    pub(super) fn candidate(&self, suffix: &str) -> Vec<u8> {
+    #[must_use]
+    pub fn candidate(&self, suffix: &str) -> Vec<u8> {
         let mut key = self.candidates.clone().into_bytes();
         match suffix.strip_prefix(ESCAPE) {
             Some(hex) => key.extend(unhex(hex)),
@@ -94,7 +97,8 @@ impl Keys {
     }
 
     /// The suffix of a candidate's key, such that [`candidate`](Self::candidate) gives the very key back.
-    pub(super) fn suffix(&self, key: &[u8]) -> Option<String> {
+    #[must_use]
+    pub fn suffix(&self, key: &[u8]) -> Option<String> {
         let rest = key.strip_prefix(self.candidates.as_bytes())?;
         Some(match std::str::from_utf8(rest) {
             Ok(text) if !text.starts_with(ESCAPE) => text.to_owned(),
@@ -103,7 +107,8 @@ impl Keys {
     }
 
     /// The history key of a generation.
-    pub(super) fn record(&self, generation: Generation) -> Vec<u8> {
+    #[must_use]
+    pub fn record(&self, generation: Generation) -> Vec<u8> {
         format!("{}{:0DIGITS$}", self.history, generation.0).into_bytes()
     }
 
@@ -118,7 +123,8 @@ impl Keys {
     }
 
     /// Whether this is a history key of ours.
-    pub(super) fn is_record(&self, key: &[u8]) -> bool {
+    #[must_use]
+    pub fn is_record(&self, key: &[u8]) -> bool {
         key.strip_prefix(self.history.as_bytes())
             .is_some_and(|rest| rest.len() == DIGITS && rest.iter().all(u8::is_ascii_digit))
     }

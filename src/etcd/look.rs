@@ -93,7 +93,7 @@ impl Edge {
             let last_ahead = GetOptions::new()
                 .with_prefix()
                 .with_sort(SortTarget::Create, SortOrder::Descend)
-                .with_max_create_revision(own.created.0 - 1)
+                .with_max_create_revision(own.created.0.saturating_sub(1))
                 .with_limit(1)
                 .with_keys_only();
             let mut ops = view_ops(keys, lease, true);
@@ -166,9 +166,9 @@ pub(super) fn view(
     lease: Option<LeaseId>,
 ) -> Result<View, Error> {
     let generation = keys.generation_cell(answers.next()?.kvs());
-    let control = codec::control_cell(answers.next()?.kvs());
+    let control = codec::control_cell(answers.next()?.kvs().first().map(codec::Stored::from));
     let range = answers.next()?;
-    let queue: Vec<_> = range.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv)).collect();
+    let queue: Vec<_> = range.kvs().iter().filter_map(|kv| codec::queue_entry(keys, kv.into())).collect();
     let mut own = None;
     if let Some(lease) = lease {
         let answer = answers.next()?;

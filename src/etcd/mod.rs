@@ -19,13 +19,16 @@ use crate::election::record::{CandidateInfo, Cell, ControlRecord, GenerationReco
 use crate::timing::Timing;
 
 mod campaign;
-mod codec;
+// Public for the fuzzers alone: what anyone may have written is read here.
+#[doc(hidden)]
+pub mod codec;
 mod connect;
 mod doctor;
 mod error;
 mod hedge;
 mod history;
-mod keys;
+#[doc(hidden)]
+pub mod keys;
 mod look;
 mod session;
 mod tls;

@@ -337,7 +337,10 @@ fn event(keys: &Keys, target: &Target, kv: &KeyValue) -> Option<ElectionInput> {
     let present = if deleted { &[][..] } else { std::slice::from_ref(kv) };
     Some(match target {
         Target::Generation => ElectionInput::GenerationChanged { cell: keys.generation_cell(present), revision },
-        Target::Control => ElectionInput::ControlChanged { cell: codec::control_cell(present), revision },
+        Target::Control => ElectionInput::ControlChanged {
+            cell: codec::control_cell(present.first().map(codec::Stored::from)),
+            revision,
+        },
         Target::Candidate(suffix) if deleted => ElectionInput::KeyDeleted { suffix: suffix.clone(), revision },
         Target::Candidate(_) => return None,
     })

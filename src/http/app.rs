@@ -89,6 +89,9 @@ impl App {
             return Err(Problem::unauthorized());
         }
         if call.method == Method::OPTIONS && route.takes == Takes::Get {
+            if call.election.is_some() {
+                call.election(&self.service.reader.load())?;
+            }
             let mut response = empty(StatusCode::NO_CONTENT);
             response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(route.allow()));
             return Ok(response);

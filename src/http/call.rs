@@ -12,7 +12,8 @@ use futures_util::{Stream, StreamExt};
 use hyper::body::Bytes;
 use hyper::header::CONTENT_LENGTH;
 use hyper::{HeaderMap, Method, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::Deserialize as _;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Problem;
@@ -137,6 +138,18 @@ impl Call {
             |answer| answer.map_err(Problem::from),
         )
     }
+}
+
+/// A whole number in a body, also where it is written `7.0`: to JSON Schema, and to languages without integers, that is the same.
+///
+/// # Errors
+/// For any other number.
+pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(from)?;
+    let float = number.as_f64().filter(|float| *float >= 0.0).map(f64::abs);
+    // A float is printed with all of its digits, and with nothing behind them where it is whole.
+    let whole = number.as_u64().or_else(|| float?.to_string().parse().ok());
+    whole.ok_or_else(|| D::Error::custom("a number must be whole, not negative, and fit 64 bits"))
 }
 
 async fn read(body: &mut Chunks) -> Result<Vec<u8>, Problem> {

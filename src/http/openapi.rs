@@ -38,11 +38,21 @@ fn path_item(route: &Route) -> Value {
         Takes::Any => &["get", "head", "options", "post", "put", "patch", "delete", "trace"],
     };
     let mut item = Map::new();
-    item.insert("parameters".to_owned(), parameters(route));
+    let (in_path, others): (Vec<_>, Vec<_>) = parameters(route).into_iter().partition(|p| p["in"] == "path");
+    item.insert("parameters".to_owned(), in_path.into());
     for method in methods {
-        item.insert((*method).to_owned(), operation(route, method));
+        let mut operation = operation(route, method);
+        if !lists_methods(route, method) {
+            operation["parameters"] = others.clone().into();
+        }
+        item.insert((*method).to_owned(), operation);
     }
     Value::Object(item)
+}
+
+/// Whether this is the answer that only names the methods, whatever else the request says.
+fn lists_methods(route: &Route, method: &str) -> bool {
+    method == "options" && route.takes == Takes::Get
 }
 
 fn operation(route: &Route, method: &str) -> Value {
@@ -65,12 +75,12 @@ fn operation(route: &Route, method: &str) -> Value {
     operation
 }
 
-fn parameters(route: &Route) -> Value {
+fn parameters(route: &Route) -> Vec<Value> {
     let name = json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"});
     let number = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
     let query = |name: &str, schema: &Value, description: &str| json!({"name": name, "in": "query", "schema": schema, "description": description});
     let in_path = |name: &str, schema: &Value| json!({"name": name, "in": "path", "required": true, "schema": schema});
-    let switch = json!({"type": "boolean"});
+    let switch = json!({"enum": ["true", "false", "1", "0", ""]});
     let mut all = Vec::new();
     if route.template.contains("{election}") {
         all.push(in_path("election", &name));
@@ -85,7 +95,7 @@ fn parameters(route: &Route) -> Value {
             all.push(query("verbose", &switch, "List the checks."));
         }
         Endpoint::Status => {
-            let wait = json!({"type": "string", "examples": ["30s"]});
+            let wait = json!({"type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h)$", "examples": ["1s"]});
             all.push(query(
                 "wait",
                 &wait,
@@ -95,7 +105,7 @@ fn parameters(route: &Route) -> Value {
         }
         Endpoint::LeaderObject => all.push(query("linearizable", &switch, "Ask etcd.")),
         Endpoint::Transitions | Endpoint::History => {
-            let limit = json!({"type": "integer", "minimum": 1, "default": 100});
+            let limit = json!({"type": "integer", "minimum": 1, "maximum": u64::MAX, "default": 100});
             all.push(query("limit", &limit, "How many at the most; more than 1000 is taken for 1000."));
             all.push(query("before", &number, "Only entries older than this sequence number or generation."));
         }
@@ -105,7 +115,7 @@ fn parameters(route: &Route) -> Value {
         })),
         _ => {}
     }
-    Value::Array(all)
+    all
 }
 
 /// Whether `?election=` chooses: at the root, and not where a proxy puts its client's own path and query.
@@ -155,12 +165,13 @@ fn answers(endpoint: Endpoint) -> &'static [(u16, &'static str)] {
         Endpoint::Gate => &[(200, "Object"), (403, "Problem"), (404, "Problem")],
         Endpoint::Redirect => &[(200, "Object"), (307, "Object"), (404, "Problem"), (503, "Problem")],
         Endpoint::Token => &[(200, "Token"), (404, "Problem"), (503, "Problem")],
-        Endpoint::Elections | Endpoint::Version | Endpoint::OpenApi => &[(200, "Object")],
+        Endpoint::Elections => &[(200, "Elections")],
+        Endpoint::Version | Endpoint::OpenApi => &[(200, "Object")],
         Endpoint::Status => &[(200, "Status"), (304, ""), (400, "Problem"), (404, "Problem")],
         Endpoint::LeaderObject => &[(200, "Leader"), (400, "Problem"), (404, "Problem"), (503, "Problem")],
-        Endpoint::Candidates => &[(200, "Object"), (404, "Problem"), (503, "Problem")],
-        Endpoint::Transitions => &[(200, "Object"), (400, "Problem"), (404, "Problem")],
-        Endpoint::History => &[(200, "Object"), (400, "Problem"), (404, "Problem"), (503, "Problem")],
+        Endpoint::Candidates => &[(200, "Candidates"), (404, "Problem"), (503, "Problem")],
+        Endpoint::Transitions => &[(200, "Transitions"), (400, "Problem"), (404, "Problem")],
+        Endpoint::History => &[(200, "History"), (400, "Problem"), (404, "Problem"), (503, "Problem")],
         Endpoint::Verify => &[
             (200, "Object"),
             (400, "Problem"),
@@ -195,13 +206,17 @@ fn answers(endpoint: Endpoint) -> &'static [(u16, &'static str)] {
 }
 
 fn responses(route: &Route, method: &str) -> Value {
-    if method == "options" && route.takes == Takes::Get {
-        return json!({"204": {"description": "`Allow` names the methods"}});
+    if lists_methods(route, method) {
+        let mut all = json!({"204": {"description": "`Allow` names the methods"}});
+        if route.template.contains("{election}") {
+            all["404"] = json!({"description": "Not Found", "content": {"application/problem+json": {"schema": reference("Problem")}}});
+        }
+        return all;
     }
     let mut all = Map::new();
     for (status, schema) in answers(route.endpoint) {
         let text = hyper::StatusCode::from_u16(*status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Answer");
-        let mut response = json!({"description": text});
+        let mut response = json!({"description": text, "headers": headers(route.endpoint, *status)});
         if !schema.is_empty() && method != "head" {
             let media = if *schema == "Problem" { "application/problem+json" } else { "application/json" };
             let mut content = json!({media: {"schema": reference(schema)}});
@@ -218,6 +233,20 @@ fn responses(route: &Route, method: &str) -> Value {
         all.insert(status.to_string(), response);
     }
     Value::Object(all)
+}
+
+/// The headers that an answer always has.
+fn headers(endpoint: Endpoint, status: u16) -> Value {
+    let names: &[&str] = match (endpoint, status) {
+        (Endpoint::Gate, 200) => &["Fencing-Token", "Fencing-Holder"],
+        (Endpoint::Token, 200) => &["Fencing-Token", "Fencing-Valid-For-Ms"],
+        (Endpoint::Redirect, 307) => &["Location"],
+        (Endpoint::Token | Endpoint::Redirect, 503) => &["Retry-After"],
+        (_, 401) => &["WWW-Authenticate"],
+        _ => &[],
+    };
+    let header = |name: &&str| ((*name).to_owned(), json!({"required": true, "schema": {"type": "string"}}));
+    Value::Object(names.iter().chain(&["Cache-Control"]).map(header).collect())
 }
 
 const fn checks(endpoint: Endpoint) -> bool {
@@ -245,6 +274,12 @@ fn object(required: &[&str], properties: &Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
 }
 
+/// An object that always has all of these.
+fn whole(properties: &Value) -> Value {
+    let names: Vec<&str> = properties.as_object().map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default();
+    object(&names, properties)
+}
+
 fn closed(mut schema: Value) -> Value {
     schema["additionalProperties"] = json!(false);
     schema
@@ -255,7 +290,7 @@ fn schemas() -> Value {
     let number = json!({"type": "integer", "minimum": 0});
     let maybe = |schema: Value| json!({"oneOf": [schema, {"type": "null"}]});
     let leader_members = json!({"id": text, "url": text, "generation": number, "elected_at": text});
-    let session = object(&["lease", "ttl_ms"], &json!({"lease": text, "ttl_ms": number}));
+    let session = whole(&json!({"lease": text, "ttl_ms": number}));
     let role = json!({"enum": crate::election::role::Role::ALL.map(crate::election::role::Role::as_str)});
     let reason = json!({"enum": crate::election::role::Reason::ALL.map(crate::election::role::Reason::as_str)});
     let status = json!({
@@ -265,17 +300,35 @@ fn schemas() -> Value {
         "session": maybe(session), "queue_position": maybe(number.clone()), "observed_revision": number,
         "last_update": maybe(text.clone()),
     });
-    let names: Vec<&str> = status.as_object().map(|s| s.keys().map(String::as_str).collect()).unwrap_or_default();
     let token = json!({
         "election": text, "token": number, "term": number, "holder": text, "valid_for_ms": number, "guard_ms": number,
     });
+    let line = json!({
+        "seq": number, "time": text, "hlc": text, "election": text, "id": text, "from": role, "to": role,
+        "old_generation": number, "new_generation": number, "reason": reason, "detail": text,
+    });
+    let maybe_text = maybe(text.clone());
+    let record = json!({
+        "generation": number, "term": number, "holder": maybe_text, "url": maybe_text, "cause": text, "elected_at": text,
+        "hlc": text, "revision": number, "leaderless_ms": number,
+    });
+    let candidate = json!({
+        "position": number, "id": maybe_text, "url": maybe_text, "term": maybe(number.clone()),
+        "priority": maybe(json!({"type": "integer"})), "lease": text, "create_revision": number,
+        "foreign": {"type": "boolean"},
+    });
+    let list = |name: &str, of: &Value| object(&[name], &json!({name: {"type": "array", "items": of}}));
     let problem = json!({"type": text, "title": text, "status": {"type": "integer"}, "code": text, "detail": text});
     json!({
         "Object": {"type": "object"},
-        "Leader": object(&["id", "url", "generation", "elected_at"], &leader_members),
-        "Status": object(&names, &status),
-        "Token": object(&["election", "token", "term", "holder", "valid_for_ms", "guard_ms"], &token),
-        "Problem": object(&["type", "title", "status", "code", "detail"], &problem),
+        "Elections": list("elections", &reference("Status")),
+        "Candidates": list("candidates", &whole(&candidate)),
+        "Transitions": list("transitions", &whole(&line)),
+        "History": list("history", &whole(&record)),
+        "Leader": whole(&leader_members),
+        "Status": whole(&status),
+        "Token": whole(&token),
+        "Problem": whole(&problem),
         "Claim": closed(object(&["token"], &json!({"token": {"type": "integer", "minimum": 0, "maximum": u64::MAX}}))),
         "Resign": closed(object(&[], &json!({"cooldown_ms": {"type": "integer", "minimum": 0, "maximum": 86_400_000}}))),
         "Nothing": closed(object(&[], &json!({}))),

@@ -77,6 +77,7 @@ fn lapsed(moment: &Moment, e: ElectionIndex) -> bool {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Claim {
+    #[serde(deserialize_with = "super::call::whole")]
     token: u64,
 }
 

@@ -19,7 +19,7 @@ const LONGEST_COOLDOWN: Duration = Duration::from_hours(24);
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Resign {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::call::whole")]
     cooldown_ms: u64,
 }
 

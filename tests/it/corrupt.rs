@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tenure::etcd::codec::decode_generation;
 
 use crate::support::{Daemon, Etcd, eventually, leader_above, leader_of, leads_through};
 
@@ -95,6 +96,40 @@ async fn nobody_is_elected_on_a_corrupt_generation_record() {
     etcd.put(GENERATION, good.as_bytes()).await;
     let (_, generation) = leader_of(&daemons).await;
     assert_eq!(generation, 42);
+}
+
+/// Goal: whatever a fuzzer thought of as a value, under whichever of our keys: nobody leads on it, nobody dies of it, and without
+/// it all is well.
+/// Method: the corpus of the fuzz target, but for what a generation record may be, under all kinds of keys at once; then
+/// delete it.
+#[tokio::test]
+async fn nobody_leads_on_what_a_fuzzer_wrote_and_nobody_dies_of_it() {
+    let etcd = Etcd::start().await;
+    etcd.put(GENERATION, b"first of all").await;
+    let daemons = two(&etcd).await;
+    let values = crate::fuzz::corpus("etcd_values").into_iter().map(|(_, value)| value);
+    let corrupt = values.filter(|value| decode_generation(value).is_none());
+    for (n, value) in corrupt.step_by(4).enumerate() {
+        etcd.put(GENERATION, &value).await;
+        etcd.put(CONTROL, &value).await;
+        etcd.put(&format!("{ELECTION}fuzz-{n}"), &value).await;
+        etcd.put(&format!("/tenure/history/orders/{n:020}"), &value).await;
+        for daemon in &daemons {
+            assert_eq!(daemon.leads_with().await, None, "{n}: {}", String::from_utf8_lossy(&value));
+        }
+    }
+    nobody_leads(&daemons, "what a fuzzer wrote").await;
+    for daemon in &daemons {
+        assert!(daemon.candidates().await.len() > 20);
+        let history = daemon.control().get("/v1/elections/orders/history").await.expect("an answer");
+        assert_eq!(history.json()["history"], json!([]), "none of it is a record");
+    }
+    for key in [GENERATION, CONTROL] {
+        etcd.ctl(&["del", key]).await;
+    }
+    etcd.ctl(&["del", "--prefix", &format!("{ELECTION}fuzz-")]).await;
+    let (_, generation) = leader_of(&daemons).await;
+    assert_eq!(generation, 1);
 }
 
 /// A record as Tenure writes it, with this generation and nobody who holds it.

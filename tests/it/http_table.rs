@@ -233,6 +233,11 @@ async fn verify_and_the_verbs_answer_as_the_contract_says() {
     let resigned = stage.control("POST", "/v1/elections/orders/resign", "").await;
     assert_eq!((resigned.status, &resigned.json()["leader"]["generation"]), (200, &43.into()));
     assert_eq!(stage.control("POST", "/v1/elections/orders/resign", "{\"cooldown_ms\":5}").await.status, 200);
+    // A whole number, as languages write it that have no integers.
+    for (body, status) in [("5.0", 200), ("-0.0", 200), ("5.5", 400), ("-1", 400), ("1e30", 400), ("\"5\"", 400)] {
+        let body = format!("{{\"cooldown_ms\":{body}}}");
+        assert_eq!(stage.control("POST", "/v1/elections/orders/resign", &body).await.status, status, "{body}");
+    }
     assert_eq!(stage.control("POST", "/v1/elections/orders/resign", "{\"cooldown\":5}").await.status, 400);
     let follower = stage.control("POST", "/v1/elections/billing/resign", "{}").await;
     assert_eq!((follower.status, follower.code().as_str()), (409, "not_leader"));
@@ -304,6 +309,8 @@ async fn methods_are_answered_as_documented() {
     }
     let options = ask(stage.public, "OPTIONS", "/v1/elections", "", b"").await;
     assert_eq!((options.status, options.header("allow")), (204, "GET, HEAD, OPTIONS"));
+    let options = ask(stage.public, "OPTIONS", "/v1/elections/nope/leader", "", b"").await;
+    assert_eq!((options.status, options.code().as_str()), (404, "unknown_election"));
     let wrong = ask(stage.public, "DELETE", "/leader", "", b"").await;
     assert_eq!(
         (wrong.status, wrong.code().as_str(), wrong.header("allow")),

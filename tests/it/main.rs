@@ -13,12 +13,14 @@ mod cli_commands;
 mod cli_config;
 mod corrupt;
 mod etcd_edge;
+mod fuzz;
 mod handing_over;
 mod http_limits;
 mod http_metrics;
 mod http_support;
 mod http_table;
 mod members;
+mod raw_http;
 mod recipe;
 mod restore;
 mod rounds;
@@ -26,6 +28,8 @@ mod sim;
 mod smoke;
 mod stepping_down;
 mod support;
+#[path = "../fuzz/src/targets/mod.rs"]
+mod targets;
 #[path = "../tidy.rs"]
 mod tidy;
 mod transcripts;
