@@ -32,7 +32,7 @@ demo: protoc ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by i
 .PHONY: check verify
 check: protoc ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
 	$(CARGO) fmt --check
-	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --locked --test chaos -- -D warnings
 	$(MAKE) --no-print-directory test-inside
 verify: check
@@ -47,7 +47,8 @@ test-full: check test-it-all doc deny ## as `test`, with all integration tests o
 .PHONY: test-inside
 test-inside: protoc
 	$(CARGO) test --locked --lib --bins
-	$(CARGO) test --locked --test it -- tidy:: transcripts:: sim:: fuzz:: cli_ http_ chaos_
+	$(CARGO) test --locked --test it -- tidy:: transcripts:: fuzz:: cli_ http_ chaos_
+	$(CARGO) test --locked -p tenure-prove --profile prove --test prove -- --nocapture
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
@@ -73,9 +74,13 @@ test-it-all: protoc
 test-http:
 	@$(MAKE) --no-print-directory fuzz-http SECONDS=15
 
+.PHONY: model
+model: ## the model check in full: every choice of two faults, and the mutants that take two (under 10 minutes)
+	MODEL=full $(CARGO) test --locked -p tenure-prove --profile prove --test prove -- model:: --nocapture --test-threads 1
+
 .PHONY: sim
-sim: protoc ## the seeded simulation of the core; SEEDS=100000, or SIM_SEED=5 to replay one
-	SIM_SEEDS=$(or $(SEEDS),20000) $(CARGO) test --locked --release --test it -- sim:: --nocapture
+sim: ## the seeded simulation of the core; SEEDS=100000, SIM_SEED=5 replays one, SIM_PLAN=file a plan, SIM_MUTANT=name breaks a rule
+	SIM_SEEDS=$(or $(SEEDS),100000) $(CARGO) test --locked -p tenure-prove --profile prove --test prove -- sim:: --nocapture
 
 .PHONY: rounds
 rounds: protoc ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked

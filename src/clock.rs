@@ -59,7 +59,7 @@ pub fn now() -> Instant {
 }
 
 /// Wall-clock time, in milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wall(pub u64);
 
 impl Wall {
@@ -113,7 +113,7 @@ pub fn reading() -> Reading {
 /// A hybrid logical timestamp: wall milliseconds and a counter for what shares them.
 ///
 /// Its text form sorts, as text, in causal order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hlc {
     wall: Wall,
     counter: u32,

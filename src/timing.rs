@@ -12,7 +12,7 @@ pub const TTL_CEILING: Duration = Duration::from_mins(5);
 pub const EXPIRY_OVERSHOOT: Duration = Duration::from_millis(500);
 
 /// What the configuration says about time, unchecked. Field meanings are those of the configuration's `session` section.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimingSpec {
     /// The lease's TTL that is asked of etcd; whole seconds.
     pub ttl: Duration,
@@ -86,7 +86,7 @@ impl TimingError {
 }
 
 /// Checked timing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     spec: TimingSpec,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::event::{ElectionInput, Output, Round, Transition};
 use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use super::leaving::{Leaving, Release};
+use super::mutant::{self, Mutant};
 use super::role::{Reason, Role};
 use super::seen::Seen;
 use crate::clock::Instant;
@@ -21,6 +22,8 @@ pub(super) struct Context<'a> {
     pub(super) session: Option<LeaseId>,
     /// The lease that own keys hang on, whether or not leadership may rest on it.
     pub(super) lease: Option<LeaseId>,
+    /// How long a lease lasts: as granted, or as it would be asked for.
+    pub(super) ttl: Duration,
     /// Draining or stopping: nobody queues any more.
     pub(super) retiring: bool,
     /// Stopping: nothing waits for the application's word.
@@ -33,7 +36,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The state machine of one election.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Contest {
     pub(super) index: ElectionIndex,
     pub(super) state: State,
@@ -48,7 +51,9 @@ pub(super) struct Contest {
     pub(super) raising: bool,
     /// A raise was refused; not tried again before.
     pub(super) raise_at: Instant,
-    /// The newest generation that we led with.
+    /// The raised generation that was seen last, by its revision; and until when nobody is elected over it.
+    pub(super) raised: (Revision, Instant),
+    /// The newest generation that we led with, or that we saw raised.
     ///
     /// Invariant: none up to it is ever led with again. A key of ours that outlived its leadership may still be named.
     pub(super) spent: Generation,
@@ -57,7 +62,7 @@ pub(super) struct Contest {
 }
 
 /// Where this daemon stands. Data that is legal in one state only lives in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum State {
     /// Follows and reports.
     Observing,
@@ -74,7 +79,7 @@ pub(super) enum State {
 }
 
 /// What stands just ahead of the own key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ahead {
     /// Not known: a look is under way.
     Unknown,
@@ -85,7 +90,7 @@ pub(super) enum Ahead {
 }
 
 /// The elect transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Bid {
     /// None under way.
     None,
@@ -95,7 +100,7 @@ pub(super) enum Bid {
     Unresolved { after: Round },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Looking {
     pub(super) round: Round,
     /// A look or feel is under way.
@@ -118,6 +123,7 @@ impl Contest {
             retry_at: now,
             raising: false,
             raise_at: now,
+            raised: (Revision(0), now),
             spent: Generation(0),
             term: 0,
         }
@@ -201,6 +207,7 @@ impl Contest {
             ElectionInput::GenerationChanged { cell, revision } => {
                 let refuted = cell.value().is_none_or(|r| r.generation <= self.seen.newest());
                 if self.seen.replace_generation(cell, revision, ctx.now) {
+                    self.note_raise(ctx);
                     ctx.out.push(Output::Publish);
                     self.watch(ctx);
                     if refuted {
@@ -239,8 +246,10 @@ impl Contest {
         self.session_ended(ctx, Reason::HistoryRewound);
         self.seen = Seen::default();
         self.look = Looking { round: Round(self.look.round.0 + 1), asked: false, full: true, next_at: ctx.now };
-        self.queue_at = self.queue_at.max(ctx.now + lost_ttl.max(ctx.timing.ttl()));
+        let wait = if mutant::on(Mutant::RewindWithoutWait) { Duration::ZERO } else { lost_ttl.max(ctx.timing.ttl()) };
+        self.queue_at = self.queue_at.max(ctx.now + wait);
         self.raising = false;
+        self.raised = (Revision(0), ctx.now);
         ctx.out.push(Output::Publish);
     }
 
@@ -265,7 +274,7 @@ impl Contest {
             State::Waiting { .. } => self.elect_if_due(ctx),
             State::Leading { key, generation } => {
                 let (key, generation) = (key.clone(), *generation);
-                if self.seen.newest() > generation {
+                if self.seen.newest() > generation && !mutant::on(Mutant::SupersededIgnored) {
                     self.step_down(ctx, key, generation, Reason::Superseded, Release::WhenSafe);
                 }
             }
@@ -282,7 +291,7 @@ impl Contest {
         let own = match &self.state {
             State::Out if ctx_session && !retiring => Some(self.queue_at.max(self.retry_at)),
             State::Waiting { ahead: Ahead::Nothing { elect_at }, bid: Bid::None, .. } if self.electable() => {
-                Some((*elect_at).max(self.retry_at))
+                Some((*elect_at).max(self.retry_at).max(self.raise_settles_at()))
             }
             State::Leaving(leaving) => leaving.wake_at(),
             State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } | State::Leading { .. } => {
@@ -327,6 +336,7 @@ impl Contest {
                     self.released(ctx, named.as_ref());
                 }
             }
+            State::Leading { .. } if mutant::on(Mutant::OwnKeyLossIgnored) => {}
             State::Waiting { .. } | State::Leading { .. } => {
                 self.become_(ctx, State::Out, Reason::KeyDeleted);
                 self.look_again(ctx.now);
@@ -380,6 +390,7 @@ mod tests {
                 timing: &timing,
                 session: None,
                 lease: None,
+                ttl: timing.ttl(),
                 retiring: false,
                 stopping: false,
                 floor: Generation(0),

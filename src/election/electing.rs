@@ -4,8 +4,10 @@ use super::contest::{Ahead, Bid, Contest, Context, REFUSED_PAUSE, State};
 use super::event::{ElectOutcome, Output};
 use super::ids::{CandidateKey, Generation, LeaseId, Revision};
 use super::leaving::Leaving;
-use super::record::{Cause, Cell, ElectTxn, GenerationRecord};
+use super::mutant::{self, Mutant};
+use super::record::{Cause, Cell, GenerationRecord};
 use super::role::Reason;
+use super::txn::ElectTxn;
 use crate::clock::Instant;
 
 impl Contest {
@@ -34,6 +36,25 @@ impl Contest {
         !self.seen.paused() && !behind && !corrupt && !self.raising
     }
 
+    /// Takes note of a generation that was raised. It may be all that shows of a rewind that others noticed, to a daemon that
+    /// has started since, or for which the new history caught up in time.
+    pub(super) fn note_raise(&mut self, ctx: &Context<'_>) {
+        let modified = self.seen.generation.modified();
+        let Some(record) = self.seen.generation.value().filter(|r| r.cause == Cause::Raised) else { return };
+        // A transaction of ours that the raise refused may come late, and commit where a restore took the raise back.
+        self.spent = self.spent.max(record.generation);
+        let broken = mutant::on(Mutant::RaiseWithoutWait) || mutant::on(Mutant::RewindWithoutWait);
+        if self.raised.0 != modified && !broken {
+            self.raised = (modified, ctx.now + ctx.ttl);
+        }
+    }
+
+    /// When whoever led in a history that is lost has passed its guard, as far as the present generation tells.
+    pub(super) fn raise_settles_at(&self) -> Instant {
+        let (modified, until) = self.raised;
+        if modified == self.seen.generation.modified() { until } else { Instant::default() }
+    }
+
     pub(super) fn elect_if_due(&mut self, ctx: &mut Context<'_>) {
         let State::Waiting { key, ahead, bid } = &self.state else { return };
         let (key, lease) = match ctx.session {
@@ -43,7 +64,7 @@ impl Contest {
         };
         if let Some(record) = self.seen.names(&key) {
             let record = record.clone();
-            if record.generation > self.spent {
+            if record.generation > self.spent || mutant::on(Mutant::GenerationReused) {
                 self.lead(ctx, key, &record);
             } else {
                 self.become_(ctx, State::Leaving(Leaving::withdrawal(key, ctx.now)), Reason::Superseded);
@@ -52,7 +73,8 @@ impl Contest {
         }
         let Ahead::Nothing { elect_at } = *ahead else { return };
         let next = self.next_generation(ctx);
-        if *bid != Bid::None || ctx.now < elect_at.max(self.retry_at) || !self.electable() || next > Generation::MAX {
+        let due = elect_at.max(self.retry_at).max(self.raise_settles_at());
+        if *bid != Bid::None || ctx.now < due || !self.electable() || next > Generation::MAX {
             return;
         }
         let txn = ElectTxn {
@@ -73,7 +95,8 @@ impl Contest {
     /// Above everything that was ever seen: in etcd, or remembered from a history that etcd has lost.
     pub(super) fn next_generation(&self, ctx: &Context<'_>) -> Generation {
         let revision = if ctx.by_revision { u64::try_from(self.seen.revision.0).unwrap_or(0) } else { 0 };
-        self.seen.newest().max(ctx.floor).max(Generation(revision)).next()
+        let floor = if mutant::on(Mutant::CounterAfterRestore) { Generation(0) } else { ctx.floor };
+        self.seen.newest().max(floor).max(Generation(revision)).next()
     }
 
     pub(super) fn leaderless_ms(&self, now: Instant) -> u64 {
@@ -101,7 +124,11 @@ impl Contest {
                 self.seen.queued = self.seen.queued.max(queue.len());
                 self.seen.queue = queue;
                 match &mut self.state {
-                    State::Waiting { .. } if waiting && ctx.session.is_some() => {
+                    State::Waiting { .. }
+                        if waiting
+                            && record.generation > self.spent
+                            && (ctx.session.is_some() || mutant::on(Mutant::WonOnVoidGuard)) =>
+                    {
                         self.lead(ctx, asked.clone(), &record);
                     }
                     // The guard is in doubt: we are named, and lead once a renewal is confirmed, or never.
@@ -136,7 +163,8 @@ impl Contest {
 
     /// Etcd holds a record that names our key, and the guard holds: we lead.
     pub(super) fn lead(&mut self, ctx: &mut Context<'_>, key: CandidateKey, record: &GenerationRecord) {
-        assert!(record.generation > self.spent, "a token is never issued twice");
+        let fresh = record.generation > self.spent || mutant::on(Mutant::GenerationReused);
+        assert!(fresh, "a token is never issued twice");
         let reason = match record.cause {
             Cause::HandedOver => Reason::HandedOver,
             Cause::Elected | Cause::Raised => Reason::Elected,

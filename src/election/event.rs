@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
-use super::record::{
-    Cell, ControlRecord, ElectTxn, GenerationRecord, HandOverTxn, Header, HighWater, OwnKey, Pulse, QueueEntry, View,
-};
+use super::record::{Cell, ControlRecord, GenerationRecord, Header, HighWater, OwnKey, Pulse, QueueEntry, View};
 use super::role::{Reason, Role};
+use super::txn::{ElectTxn, HandOverTxn};
 use crate::clock::Instant;
 
 /// Names the caller of a command, so that its answer finds it.
@@ -18,7 +17,7 @@ pub struct Ticket(pub u64);
 pub struct Round(pub u64);
 
 /// An event for the core.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The moment that `poll_timeout` named has come. Any input does as well: time is looked at first, always.
     Tick,
@@ -31,7 +30,7 @@ pub enum Input {
 }
 
 /// About the session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SessionInput {
     /// Answer to `Grant`. It went through raft, so it needs no confirmation.
     Granted {
@@ -62,7 +61,8 @@ pub enum SessionInput {
         /// Which round.
         round: Round,
     },
-    /// Answer to `Confirm`: a linearizable read that left after the keep-alive was answered.
+    /// Answer to `Confirm`: a linearizable read that left after the keep-alive was answered. It counts only from the member that
+    /// answered that.
     Confirmed {
         /// Which lease.
         lease: LeaseId,
@@ -100,7 +100,7 @@ pub enum SessionInput {
 }
 
 /// About one election.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionInput {
     /// Answer to `Look`.
     Looked {
@@ -185,7 +185,7 @@ pub enum ElectionInput {
 }
 
 /// How an elect transaction went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectOutcome {
     /// It committed.
     Won {
@@ -208,7 +208,7 @@ pub enum ElectOutcome {
 }
 
 /// How a hand-over transaction went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HandOverOutcome {
     /// It committed.
     Done {
@@ -224,7 +224,7 @@ pub enum HandOverOutcome {
 }
 
 /// A command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Step down, hand over, and queue again after the cooldown.
     Resign {
@@ -250,7 +250,7 @@ pub enum Command {
 }
 
 /// What must be done. Carried out in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Publish the core's state to readers, before anything after it is carried out.
     Publish,
@@ -365,7 +365,7 @@ pub enum Output {
 }
 
 /// What to watch in one election: the generation and control keys always, and these candidate keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WatchPlan {
     /// Candidate keys by suffix: the own one, the one just ahead, the leader's. Sorted, without repetition.
     pub suffixes: Vec<String>,
@@ -374,7 +374,7 @@ pub struct WatchPlan {
 }
 
 /// The answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// The hand-over committed; `successor` is whom it named.
     Resigned {
@@ -390,7 +390,7 @@ pub enum Reply {
 }
 
 /// A change of role, as the audit records it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transition {
     /// Which election.
     pub election: ElectionIndex,

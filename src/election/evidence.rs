@@ -1,7 +1,7 @@
 //! Which inputs show something of etcd's history, and what.
 
 use super::event::{ElectOutcome, ElectionInput, HandOverOutcome, Input, SessionInput};
-use super::ids::{ElectionIndex, Generation};
+use super::ids::{ElectionIndex, Generation, Revision};
 use super::record::{Cell, GenerationRecord, Header};
 
 /// What an answer shows of etcd's history.
@@ -93,6 +93,25 @@ pub(super) fn shown_generation(input: &ElectionInput) -> Option<Generation> {
         | ElectionInput::Sealed { .. }
         | ElectionInput::KeyDeleted { .. }
         | ElectionInput::ControlChanged { .. }
+        | ElectionInput::WatchBroken => None,
+    }
+}
+
+/// The revision of a watch event.
+pub(super) const fn told(input: &ElectionInput) -> Option<Revision> {
+    match input {
+        ElectionInput::KeyDeleted { revision, .. }
+        | ElectionInput::GenerationChanged { revision, .. }
+        | ElectionInput::ControlChanged { revision, .. } => Some(*revision),
+        ElectionInput::ElectAnswered { .. }
+        | ElectionInput::HandOverAnswered { .. }
+        | ElectionInput::Looked { .. }
+        | ElectionInput::Felt { .. }
+        | ElectionInput::LookFailed { .. }
+        | ElectionInput::Queued { .. }
+        | ElectionInput::QueueFailed { .. }
+        | ElectionInput::RaiseAnswered { .. }
+        | ElectionInput::Sealed { .. }
         | ElectionInput::WatchBroken => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mutant::{self, Mutant};
 use crate::clock::Instant;
 use crate::timing::Timing;
 
@@ -9,7 +10,7 @@ use crate::timing::Timing;
 ///
 /// Invariant: `deadline` is never later than etcd's own expiry of the lease. It holds because `sent_at` is read before the
 /// request leaves, so etcd starts its TTL later than we start ours, and `drift` and `slack` pay for clocks of different rates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Guard {
     deadline: Instant,
 }
@@ -18,13 +19,14 @@ impl Guard {
     /// The guard that a grant, or a *confirmed* renewal, earns: `sent_at + ttl * (1 - drift) - slack`.
     #[must_use]
     pub fn new(sent_at: Instant, granted: Duration, timing: &Timing) -> Self {
-        Self { deadline: sent_at + timing.guard_span(granted) }
+        let span = if mutant::on(Mutant::GuardWithoutMargin) { granted } else { timing.guard_span(granted) };
+        Self { deadline: sent_at + span }
     }
 
     /// Whether it holds at `now`. Judged when an answer is made, not by a timer.
     #[must_use]
     pub fn holds_at(self, now: Instant) -> bool {
-        now < self.deadline
+        now < self.deadline || mutant::on(Mutant::GuardByTimer)
     }
 
     /// The moment past which it no longer holds.

@@ -61,6 +61,10 @@ impl fmt::Display for Revision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RaftTerm(pub u64);
 
+/// The id of an etcd member, as response headers carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(pub u64);
+
 /// The fencing token: +1 or more at every change of leadership of an election, never reused, never lower; 0 before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);

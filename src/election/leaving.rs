@@ -5,18 +5,17 @@ use std::time::Duration;
 use super::contest::{Contest, Context, REFUSED_PAUSE, State};
 use super::event::{HandOverOutcome, Output, Reply, Ticket};
 use super::ids::{CandidateKey, Generation};
-use super::record::{Cell, HandOverTxn, QueueEntry, Succession};
+use super::mutant::{self, Mutant};
+use super::record::{Cell, QueueEntry};
 use super::role::Reason;
+use super::txn::{HandOverTxn, MAX_SKIPPED, Succession};
 use crate::clock::Instant;
 
-/// The most candidates that a preferred successor may pass by: their keys are deleted in the hand-over's transaction, whose
-/// size etcd limits.
-const MAX_SKIPPED: usize = 32;
 /// After so many refusals the key is deleted without naming anyone: an etcd out of space refuses every put, but no delete.
 const NAMING_TRIES: u32 = 2;
 
 /// What is still to be done before this daemon has left.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leaving {
     pub(super) key: CandidateKey,
     /// The generation that we held; `None` for a candidate that leaves the queue.
@@ -36,7 +35,7 @@ pub(super) struct Leaving {
 }
 
 /// When the hand-over may commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Release {
     /// Not before the application, or the signal to stop, says so.
     Held,
@@ -55,7 +54,7 @@ impl Release {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// The ledger of promises was asked for its last one.
     Sealing,
@@ -233,6 +232,7 @@ impl Contest {
 
     /// Answer to `SealPromises`.
     pub(super) fn sealed(&mut self, until: Instant) {
+        let until = if mutant::on(Mutant::PromiseIgnored) { Instant::default() } else { until };
         if let State::Leaving(leaving) = &mut self.state
             && leaving.phase == Phase::Sealing
         {

@@ -57,6 +57,7 @@ impl Contest {
     /// Takes over a view: from a look, or from an elect transaction that was refused.
     pub(super) fn apply(&mut self, ctx: &mut Context<'_>, view: &View) {
         self.seen.replace(ctx.now, view);
+        self.note_raise(ctx);
         let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
         let period = if known { ctx.timing.ttl() } else { ctx.timing.ttl() / 5 };
         self.look.full = false;

@@ -25,22 +25,25 @@ pub mod guard;
 pub mod ids;
 mod leaving;
 mod looking;
+pub mod mutant;
 pub mod promise;
 pub mod ratchet;
 pub mod record;
 pub mod role;
 mod seen;
 mod session;
+pub mod txn;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::contest::{Contest, Context, State};
 use self::event::{Command, Input, Output, SessionInput};
-use self::evidence::{Evidence, linearizable, shown_generation};
+use self::evidence::{Evidence, linearizable, shown_generation, told};
 use self::guard::Guard;
 use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use self::leaving::Release;
+use self::mutant::Mutant;
 use self::ratchet::Ratchet;
 use self::record::{GenerationRecord, HighWater, Holder};
 use self::role::{Reason, Role};
@@ -49,7 +52,7 @@ use crate::clock::Instant;
 use crate::timing::Timing;
 
 /// What the core is told once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// All of its timing.
     pub timing: Timing,
@@ -62,7 +65,7 @@ pub struct Settings {
 }
 
 /// One session and the elections on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
     timing: Timing,
     by_revision: bool,
@@ -78,7 +81,7 @@ pub struct Core {
 }
 
 /// The session, for readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionState {
     /// The lease.
     pub lease: LeaseId,
@@ -89,7 +92,7 @@ pub struct SessionState {
 }
 
 /// One election, for readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Standing<'a> {
     /// The role as decided; whether a leader still leads is for the guard to say.
     pub role: Role,
@@ -241,6 +244,9 @@ impl Core {
                 }
             }
             Input::Election(election, input) => {
+                if let Some(revision) = told(&input) {
+                    self.ratchet.heard(now, revision);
+                }
                 if let Some(seen) = shown_generation(&input) {
                     self.ratchet.raise(now, election, seen);
                 }
@@ -362,6 +368,7 @@ impl Core {
             timing: &self.timing,
             session: self.session.usable(now),
             lease: self.session.alive().map(|a| a.lease),
+            ttl: self.session.alive().map_or(self.timing.ttl(), |a| a.ttl),
             retiring: self.draining || self.stopping.is_some(),
             stopping: self.stopping.is_some(),
             floor: self.ratchet.floor(election),
@@ -378,5 +385,6 @@ impl Core {
 /// enough, and no effect may precede it.
 fn publish_first(out: Vec<Output>) -> impl Iterator<Item = Output> {
     let publish = out.contains(&Output::Publish).then_some(Output::Publish);
-    publish.into_iter().chain(out.into_iter().filter(|o| *o != Output::Publish))
+    let (publish, late) = if mutant::on(Mutant::PublishAfterEffect) { (None, publish) } else { (publish, None) };
+    publish.into_iter().chain(out.into_iter().filter(|o| *o != Output::Publish)).chain(late)
 }

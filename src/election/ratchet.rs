@@ -1,13 +1,13 @@
 //! The high-water ratchet: notices that etcd's history went backwards.
 
-use super::ids::{ElectionIndex, Generation, RaftTerm};
+use super::ids::{ElectionIndex, Generation, RaftTerm, Revision};
 use super::record::{Header, HighWater};
 use crate::clock::Instant;
 
-/// What linearizable reads showed so far, and what must never be issued again.
+/// What linearizable reads and watches showed so far, and what must never be issued again.
 ///
 /// Invariant: `floor` never decreases, whatever etcd says. Every generation this daemon mints lies above it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ratchet {
     /// The newest history: a later read that shows less was answered by another history.
     expected: HighWater,
@@ -95,6 +95,14 @@ impl Ratchet {
         self.floor[election.0] = self.floor[election.0].max(seen);
     }
 
+    /// Takes note of a revision that a watch told of. It is committed, so no read that leaves from now on may show less.
+    pub fn heard(&mut self, now: Instant, revision: Revision) {
+        if revision > self.expected.revision {
+            self.expected.revision = revision;
+            self.grown_at = Some(now);
+        }
+    }
+
     /// Begins anew with another history, whose first answer this is. The floor rises above all that was known: a daemon that
     /// knows nothing of the lost history may have minted its last generation once more.
     pub fn begin_anew(&mut self, now: Instant, first: &Header) {
@@ -130,12 +138,13 @@ fn left_after(sent_at: Instant, grown_at: Option<Instant>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::ids::Revision;
+    use crate::election::ids::MemberId;
 
     const E: ElectionIndex = ElectionIndex(0);
 
     fn header(sent_at: u64, revision: i64, term: u64) -> Header {
-        Header { sent_at: at(sent_at), revision: Revision(revision), raft_term: RaftTerm(term) }
+        let (sent_at, revision, raft_term) = (at(sent_at), Revision(revision), RaftTerm(term));
+        Header { sent_at, revision, raft_term, member: MemberId::default() }
     }
 
     fn at(nanos: u64) -> Instant {
@@ -154,6 +163,15 @@ mod tests {
             "it may have answered before it noted the term"
         );
         assert!(!ratchet.header_fits(at(14), &header(13, 100, 2), true), "the raft term went back");
+    }
+
+    #[test]
+    fn what_a_watch_told_of_binds_the_next_read() {
+        let mut ratchet = Ratchet::new(1, None);
+        assert!(ratchet.header_fits(at(10), &header(5, 100, 3), true));
+        ratchet.heard(at(20), Revision(110));
+        assert!(ratchet.header_fits(at(21), &header(15, 105, 3), false), "it left before the event was heard");
+        assert!(!ratchet.header_fits(at(31), &header(30, 105, 3), false), "the event is gone");
     }
 
     #[test]

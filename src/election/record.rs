@@ -1,6 +1,6 @@
 //! What etcd holds, as the core sees it. How it is written there is `etcd::codec`'s affair.
 
-use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, RaftTerm, Revision};
+use super::ids::{CandidateKey, ElectionIndex, Generation, MemberId, RaftTerm, Revision};
 use crate::clock::{Hlc, Instant, Wall};
 
 /// How a generation came to be. Public interface: history records carry [`Cause::as_str`].
@@ -27,7 +27,7 @@ impl Cause {
 }
 
 /// Who holds a generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
     /// The candidate's id.
     pub id: String,
@@ -38,7 +38,7 @@ pub struct Holder {
 }
 
 /// The value of `P/generations/NAME`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GenerationRecord {
     /// The fencing token.
     pub generation: Generation,
@@ -57,7 +57,7 @@ pub struct GenerationRecord {
 }
 
 /// The value of a key that anyone with access to etcd may have written.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub enum Cell<T> {
     /// The key does not exist.
     #[default]
@@ -97,14 +97,14 @@ impl<T> Cell<T> {
 }
 
 /// The value of `P/control/NAME`, as far as candidates heed it.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct ControlRecord {
     /// No new leader is elected while this is set.
     pub paused: bool,
 }
 
 /// What a Tenure candidate says of itself in its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CandidateInfo {
     /// Its id.
     pub id: String,
@@ -119,7 +119,7 @@ pub struct CandidateInfo {
 }
 
 /// One key under `P/elections/NAME/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueueEntry {
     /// The key.
     pub key: CandidateKey,
@@ -130,7 +130,7 @@ pub struct QueueEntry {
 }
 
 /// The part of an answer of etcd that shows which history it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// Read before the request left.
     pub sent_at: Instant,
@@ -138,10 +138,12 @@ pub struct Header {
     pub revision: Revision,
     /// The raft term of the member's last applied entry.
     pub raft_term: RaftTerm,
+    /// Who answered.
+    pub member: MemberId,
 }
 
 /// Everything about one election at one revision, read in one linearizable transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Of the answer.
     pub header: Header,
@@ -164,7 +166,7 @@ pub const QUEUE_LIMIT: usize = 128;
 
 /// Modification and creation revisions of what a daemon relies on: a cheap linearizable look that costs etcd a few point
 /// reads, whatever the length of the queue. 0 for a key that does not exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pulse {
     /// Of the answer.
     pub header: Header,
@@ -177,7 +179,7 @@ pub struct Pulse {
 }
 
 /// The highest that linearizable reads ever showed: history that gets shorter than this was rewound.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HighWater {
     /// The store's revision.
     pub revision: Revision,
@@ -188,55 +190,10 @@ pub struct HighWater {
 }
 
 /// The own key of one election as the confirming read shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OwnKey {
     /// Which election.
     pub election: ElectionIndex,
     /// Its `create_revision`; 0 where it does not exist.
     pub created: Revision,
-}
-
-/// The elect transaction, but for what the edge adds (id, url, time).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ElectTxn {
-    /// The session's lease.
-    pub lease: LeaseId,
-    /// `create_revision` of the own key.
-    pub created: Revision,
-    /// `mod_revision` of the generation key as last seen.
-    pub generation_modified: Revision,
-    /// `mod_revision` of the control key as last seen.
-    pub control_modified: Revision,
-    /// The generation to write.
-    pub generation: Generation,
-    /// The term to write.
-    pub term: u64,
-    /// Milliseconds since the vacancy was seen.
-    pub leaderless_ms: u64,
-}
-
-/// The hand-over transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandOverTxn {
-    /// The own key.
-    pub key: CandidateKey,
-    /// Names the successor and its generation. Without one the own key is deleted, and the queue goes on by itself.
-    pub successor: Option<Succession>,
-}
-
-/// The naming of a successor inside a hand-over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Succession {
-    /// The successor as seen.
-    pub entry: QueueEntry,
-    /// `mod_revision` of the generation key: our own record's.
-    pub generation_modified: Revision,
-    /// The generation to write.
-    pub generation: Generation,
-    /// The term to write.
-    pub term: u64,
-    /// Keys of Tenure candidates queued between us and a preferred successor: deleted with ours; their owners queue again.
-    pub skipped: Vec<CandidateKey>,
-    /// Milliseconds since we stopped acting.
-    pub leaderless_ms: u64,
 }

@@ -6,7 +6,7 @@ use super::record::{Cell, ControlRecord, GenerationRecord, Holder, QueueEntry, V
 use crate::clock::Instant;
 
 /// The newest knowledge about one election. Informational: leadership rests on the guard and the transactions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Seen {
     /// The generation key.
     pub(super) generation: Cell<GenerationRecord>,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::event::{Output, Round, SessionInput};
 use super::guard::Guard;
-use super::ids::{ElectionIndex, LeaseId, RaftTerm};
-use super::record::OwnKey;
+use super::ids::{ElectionIndex, LeaseId, MemberId, RaftTerm};
+use super::mutant::{self, Mutant};
+use super::record::{Header, OwnKey};
 use super::role::Reason;
 use crate::clock::Instant;
 use crate::timing::Timing;
@@ -16,7 +17,7 @@ const GRANT_BACKOFF_CEILING: Duration = Duration::from_secs(5);
 const GRANT_BACKOFF_FLOOR: Duration = Duration::from_millis(200);
 
 /// The session's state machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Session {
     state: State,
     /// Grants that failed in a row.
@@ -25,7 +26,7 @@ pub(super) struct Session {
     revoking: Option<LeaseId>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     /// No lease; one is asked for at this moment.
     Absent { retry_at: Instant },
@@ -40,7 +41,7 @@ enum State {
 }
 
 /// A lease that is ours.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Alive {
     pub(super) lease: LeaseId,
     pub(super) ttl: Duration,
@@ -49,22 +50,22 @@ pub(super) struct Alive {
     suspended: bool,
     round: Round,
     renewal: Renewal,
-    /// The last answer met a different raft term at its confirmation.
+    /// The last answer met a different raft term, or another member, at its confirmation.
     unconfirmed: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Renewal {
     /// To be sent at this moment.
     Due(Instant),
     /// Sent.
     Asked,
     /// Answered, and now being confirmed. An answer by itself proves nothing: it does not pass through raft.
-    Confirming { sent_at: Instant, ttl: Duration, raft_term: RaftTerm },
+    Confirming { sent_at: Instant, ttl: Duration, raft_term: RaftTerm, member: MemberId },
 }
 
 /// What a session input means for the elections.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) enum Effect {
     /// Nothing, or only that the guard grew.
     None,
@@ -108,7 +109,7 @@ impl Session {
     /// Ends the session whose guard has passed. First of all, at every input: a late renewal must not revive it.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Output>) -> Effect {
         match &self.state {
-            State::Alive(alive) if !alive.guard.holds_at(now) => {
+            State::Alive(alive) if alive.guard.deadline() <= now => {
                 // Every promise ends with the guard, so the keys may go at once; and if etcd is out of reach, it expires.
                 let lease = alive.lease;
                 out.push(Output::Revoke { lease });
@@ -199,7 +200,8 @@ impl Session {
     ) -> Effect {
         match input {
             SessionInput::Granted { lease, ttl, header } => {
-                self.granted(now, lease, ttl, Guard::new(header.sent_at, ttl, timing), timing, out)
+                let from = if mutant::on(Mutant::GrantFromAnswer) { now } else { header.sent_at };
+                self.granted(now, lease, ttl, Guard::new(from, ttl, timing), timing, out)
             }
             SessionInput::GrantFailed => {
                 if let State::Granting { .. } = self.state {
@@ -210,14 +212,19 @@ impl Session {
             SessionInput::KeepAliveAnswered { lease, round, ttl, header } => match self.of(lease) {
                 Some(_) if ttl.is_zero() => self.lost(now),
                 Some(alive) if alive.round == round && matches!(alive.renewal, Renewal::Asked) => {
-                    alive.renewal = Renewal::Confirming { sent_at: header.sent_at, ttl, raft_term: header.raft_term };
+                    let sent_at = if mutant::on(Mutant::DeadlineFromAnswer) { now } else { header.sent_at };
+                    let Header { raft_term, member, .. } = header;
+                    alive.renewal = Renewal::Confirming { sent_at, ttl, raft_term, member };
+                    if mutant::on(Mutant::UnconfirmedRenewal) {
+                        alive.guard = alive.guard.extended_by(Guard::new(sent_at, ttl, timing));
+                    }
                     out.push(Output::Confirm { lease, round, elections: with_keys() });
                     Effect::None
                 }
                 Some(_) | None => Effect::None,
             },
             SessionInput::Confirmed { lease, round, header, keys } => {
-                self.confirmed(now, (lease, round), header.raft_term, (timing, newest_term), keys)
+                self.confirmed(now, (lease, round), &header, (timing, newest_term), keys)
             }
             SessionInput::KeepAliveFailed { lease, round } | SessionInput::ConfirmFailed { lease, round } => {
                 if let Some(alive) = self.of(lease).filter(|a| a.round == round) {
@@ -231,6 +238,7 @@ impl Session {
             },
             SessionInput::Revoked { lease } => self.revoked(lease, true),
             SessionInput::RevokeFailed { lease } => self.revoked(lease, false),
+            SessionInput::ClockJumped if mutant::on(Mutant::ClockJumpIgnored) => Effect::None,
             SessionInput::ClockJumped => match &mut self.state {
                 State::Alive(alive) => {
                     alive.suspended = true;
@@ -279,14 +287,19 @@ impl Session {
         &mut self,
         now: Instant,
         of: (LeaseId, Round),
-        raft_term: RaftTerm,
+        &Header { raft_term, member, .. }: &Header,
         (timing, newest_term): (&Timing, RaftTerm),
         keys: Vec<OwnKey>,
     ) -> Effect {
         let Some(alive) = self.of(of.0).filter(|a| a.round == of.1) else { return Effect::None };
-        let Renewal::Confirming { sent_at, ttl, raft_term: answered } = alive.renewal else { return Effect::None };
+        let Renewal::Confirming { sent_at, ttl, raft_term: answered, member: by } = alive.renewal else {
+            return Effect::None;
+        };
         // A member that caught up by a snapshot may show an old term around both: what is known to be newer tells.
-        if raft_term == answered && raft_term >= newest_term {
+        let same = raft_term == answered || mutant::on(Mutant::TermsNotCompared);
+        // Another member's old term says nothing about the leader that this one follows.
+        let same = same && (member == by || mutant::on(Mutant::MembersNotCompared));
+        if same && (raft_term >= newest_term || mutant::on(Mutant::OldTermBelieved)) {
             // Equal terms around a quorum read: the leader that renewed still led when the read began. A later leader of
             // etcd starts every lease afresh (`server/lease/lessor.go`, Promote), so the lease lives at least this long.
             alive.guard = alive.guard.extended_by(Guard::new(sent_at, ttl, timing));

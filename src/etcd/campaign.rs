@@ -25,12 +25,8 @@ use super::{Edge, Etcd, Stamp, codec, lease_of};
 use crate::clock;
 use crate::election::event::{ElectOutcome, ElectionInput, HandOverOutcome, Input, SessionInput};
 use crate::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
-use crate::election::record::{
-    Cause, Cell, ElectTxn, GenerationRecord, HandOverTxn, Header, Holder, QueueEntry, Succession,
-};
-
-/// The most keys that one hand-over skips: etcd accepts 128 operations in a transaction (`--max-txn-ops`), and a few are ours.
-pub const MAX_SKIPPED: usize = 120;
+use crate::election::record::{Cause, Cell, GenerationRecord, Header, Holder, QueueEntry};
+use crate::election::txn::{Condition, ElectTxn, HandOverTxn, MAX_SKIPPED};
 
 impl Etcd {
     /// Puts the own key, if it does not exist.
@@ -57,8 +53,8 @@ impl Etcd {
     pub async fn hand_over(&self, election: ElectionIndex, txn: &HandOverTxn, stamp: Stamp) -> Input {
         let key = txn.key.clone();
         let outcome = match &txn.successor {
-            Some(succession) => self.edge.hand_over(election, &txn.key, succession, stamp).await,
-            None => self.edge.leave(election, &txn.key).await,
+            Some(_) => self.edge.hand_over(election, txn, stamp).await,
+            None => self.edge.leave(election, txn).await,
         };
         Input::Election(election, ElectionInput::HandOverAnswered { key, outcome })
     }
@@ -120,16 +116,8 @@ impl Edge {
             leaderless_ms: txn.leaderless_ms,
         };
         let own = keys.own(txn.lease);
-        let mut compares = vec![
-            // Over a range, every key must satisfy the compare (etcd's txn.go, `applyCompare`).
-            Compare::create_revision(keys.candidates.clone(), CompareOp::Greater, txn.created.0.saturating_sub(1))
-                .with_prefix(),
-            Compare::create_revision(own.clone(), CompareOp::Equal, txn.created.0),
-            Compare::mod_revision(keys.control.clone(), CompareOp::Equal, txn.control_modified.0),
-        ];
-        compares.extend(keys.unchanged(txn.generation_modified));
         let request = Txn::new()
-            .when(compares)
+            .when(compares(keys, &txn.conditions()))
             .and_then([
                 put_generation(keys, &record),
                 TxnOp::put(
@@ -186,15 +174,9 @@ impl Edge {
         Ok(ElectOutcome::Refused { view })
     }
 
-    async fn hand_over(
-        &self,
-        election: ElectionIndex,
-        key: &CandidateKey,
-        to: &Succession,
-        stamp: Stamp,
-    ) -> HandOverOutcome {
+    async fn hand_over(&self, election: ElectionIndex, txn: &HandOverTxn, stamp: Stamp) -> HandOverOutcome {
         let keys = self.keys(election);
-        let Some(request) = hand_over_txn(keys, key, to, stamp) else { return HandOverOutcome::Refused };
+        let Some(request) = hand_over_txn(keys, txn, stamp) else { return HandOverOutcome::Refused };
         let (request, record) = request;
         let done = match self.txn(&self.patient("hand_over"), request).await {
             Ok(done) => done,
@@ -214,18 +196,18 @@ impl Edge {
             }
             // All compares are of the kind that stays false, so no copy can commit any more. One may have committed and been
             // overwritten since, though: with the generation moved on, that cannot be told from here.
-            let overwritten = done.open && generation.modified() != to.generation_modified;
+            let modified = txn.successor.as_ref().map_or(Revision(0), |to| to.generation_modified);
+            let overwritten = done.open && generation.modified() != modified;
             Ok(if overwritten { HandOverOutcome::Unknown } else { HandOverOutcome::Refused })
         };
         judge().unwrap_or(HandOverOutcome::Unknown)
     }
 
     /// Leaves the queue without naming anybody.
-    async fn leave(&self, election: ElectionIndex, key: &CandidateKey) -> HandOverOutcome {
-        let own = self.keys(election).candidate(&key.suffix);
-        let request = Txn::new()
-            .when([Compare::create_revision(own.clone(), CompareOp::Equal, key.created.0)])
-            .and_then([TxnOp::delete(own, None)]);
+    async fn leave(&self, election: ElectionIndex, txn: &HandOverTxn) -> HandOverOutcome {
+        let keys = self.keys(election);
+        let delete = TxnOp::delete(keys.candidate(&txn.key.suffix), None);
+        let request = Txn::new().when(compares(keys, &txn.conditions())).and_then([delete]);
         match self.txn(&self.patient("hand_over"), request).await {
             Ok(done) => match Answers::new("hand_over", &done.value) {
                 Ok(answers) if done.value.succeeded() => {
@@ -299,7 +281,8 @@ impl Edge {
 }
 
 /// Deletes the own key and the skipped ones, and names the successor. `None` for what must not be sent.
-fn hand_over_txn(keys: &Keys, own: &CandidateKey, to: &Succession, stamp: Stamp) -> Option<(Txn, GenerationRecord)> {
+fn hand_over_txn(keys: &Keys, txn: &HandOverTxn, stamp: Stamp) -> Option<(Txn, GenerationRecord)> {
+    let to = txn.successor.as_ref()?;
     let QueueEntry { key: successor, lease, candidate } = &to.entry;
     let info = candidate.as_ref().filter(|_| to.skipped.len() <= MAX_SKIPPED)?;
     let record = GenerationRecord {
@@ -311,21 +294,38 @@ fn hand_over_txn(keys: &Keys, own: &CandidateKey, to: &Succession, stamp: Stamp)
         hlc: stamp.hlc,
         leaderless_ms: to.leaderless_ms,
     };
-    let same =
-        |key: &CandidateKey| Compare::create_revision(keys.candidate(&key.suffix), CompareOp::Equal, key.created.0);
-    let mut compares = vec![same(own), same(successor)];
-    compares.extend(keys.unchanged(to.generation_modified));
-    compares.extend(to.skipped.iter().map(same));
     let delete = |key: &CandidateKey| TxnOp::delete(keys.candidate(&key.suffix), None);
-    let mut ops = vec![delete(own)];
+    let mut ops = vec![delete(&txn.key)];
     ops.extend(to.skipped.iter().map(delete));
     ops.push(put_generation(keys, &record));
     // With its own lease: a key put without one would stay for ever.
     let value = codec::encode_candidate(info, Some(to.generation));
     ops.push(TxnOp::put(keys.candidate(&successor.suffix), value, Some(PutOptions::new().with_lease(*lease))));
     ops.push(put_record(keys, &record));
-    let txn = Txn::new().when(compares).and_then(ops).or_else([TxnOp::get(keys.generation.clone(), None)]);
-    Some((txn, record))
+    let when = compares(keys, &txn.conditions());
+    let request = Txn::new().when(when).and_then(ops).or_else([TxnOp::get(keys.generation.clone(), None)]);
+    Some((request, record))
+}
+
+/// The conditions in etcd's words.
+fn compares(keys: &Keys, conditions: &[Condition]) -> Vec<Compare> {
+    let compare = |condition: &Condition| match condition {
+        // Over a range, every key must satisfy the compare (etcd's txn.go, `applyCompare`).
+        Condition::NobodyBefore(first) => {
+            vec![
+                Compare::create_revision(keys.candidates.clone(), CompareOp::Greater, first.0.saturating_sub(1))
+                    .with_prefix(),
+            ]
+        }
+        Condition::Stands(key) => {
+            vec![Compare::create_revision(keys.candidate(&key.suffix), CompareOp::Equal, key.created.0)]
+        }
+        Condition::GenerationUnchanged(modified) => keys.unchanged(*modified),
+        Condition::ControlUnchanged(modified) => {
+            vec![Compare::mod_revision(keys.control.clone(), CompareOp::Equal, modified.0)]
+        }
+    };
+    conditions.iter().flat_map(compare).collect()
 }
 
 fn not_handed_over(failed: &Failed) -> HandOverOutcome {
@@ -350,7 +350,7 @@ fn wrote(cell: &Cell<GenerationRecord>, record: &GenerationRecord) -> Option<Rev
 /// A header that claims no more than an earlier copy's commit proves: all that was answered before the first copy left is
 /// older than that commit.
 const fn as_of(commit: Revision, began: clock::Instant, answer: &Header) -> Header {
-    Header { sent_at: began, revision: commit, raft_term: answer.raft_term }
+    Header { sent_at: began, revision: commit, ..*answer }
 }
 
 fn own_key(done: &Done<etcd_client::TxnResponse>) -> Result<(etcd_client::KeyValue, Header), Error> {

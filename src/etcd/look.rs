@@ -7,10 +7,10 @@ use etcd_client::{GetOptions, GetResponse, SortOrder, SortTarget, Txn, TxnOp, Tx
 use super::error::{Cause, Error, Kind};
 use super::hedge::{Call, Done, Failed};
 use super::keys::Keys;
-use super::{Edge, Etcd, codec, lease_of};
+use super::{Edge, Etcd, codec, header, lease_of};
 use crate::clock;
 use crate::election::event::{ElectionInput, Input, Round};
-use crate::election::ids::{CandidateKey, ElectionIndex, LeaseId, RaftTerm, Revision};
+use crate::election::ids::{CandidateKey, ElectionIndex, LeaseId, Revision};
 use crate::election::record::{Header, Pulse, QUEUE_LIMIT, View};
 
 /// The largest answer that is read: a full queue of the largest values that we would parse, twice over.
@@ -188,21 +188,16 @@ pub(super) fn view(
 /// What the reads of a transaction answered, in order.
 pub(super) struct Answers {
     operation: &'static str,
-    revision: Revision,
-    raft_term: RaftTerm,
+    header: Header,
     gets: VecDeque<GetResponse>,
 }
 
 impl Answers {
     pub(super) fn new(operation: &'static str, response: &TxnResponse) -> Result<Self, Error> {
-        let header = response.header().ok_or(Error::Malformed { operation, what: "no header" })?;
+        let header = header(response.header(), clock::Instant::default());
+        let header = header.ok_or(Error::Malformed { operation, what: "no header" })?;
         let get = |op| if let TxnOpResponse::Get(get) = op { Some(get) } else { None };
-        Ok(Self {
-            operation,
-            revision: Revision(header.revision()),
-            raft_term: RaftTerm(header.raft_term()),
-            gets: response.op_responses().into_iter().filter_map(get).collect(),
-        })
+        Ok(Self { operation, header, gets: response.op_responses().into_iter().filter_map(get).collect() })
     }
 
     pub(super) fn next(&mut self) -> Result<GetResponse, Error> {
@@ -211,6 +206,6 @@ impl Answers {
     }
 
     pub(super) const fn header(&self, sent_at: clock::Instant) -> Header {
-        Header { sent_at, revision: self.revision, raft_term: self.raft_term }
+        Header { sent_at, ..self.header }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::clock::{Hlc, Wall};
 use crate::config::EtcdConfig;
-use crate::election::ids::{ElectionIndex, ElectionName, LeaseId, Revision};
+use crate::election::ids::{ElectionIndex, ElectionName, LeaseId, MemberId, RaftTerm, Revision};
 use crate::election::record::{CandidateInfo, Cell, ControlRecord, GenerationRecord, Header};
 use crate::timing::Timing;
 
@@ -217,8 +217,12 @@ impl Edge {
 
 /// Reads the header of an answer.
 fn header(of: Option<&etcd_client::ResponseHeader>, sent_at: crate::clock::Instant) -> Option<Header> {
-    use crate::election::ids::{RaftTerm, Revision};
-    of.map(|h| Header { sent_at, revision: Revision(h.revision()), raft_term: RaftTerm(h.raft_term()) })
+    of.map(|h| Header {
+        sent_at,
+        revision: Revision(h.revision()),
+        raft_term: RaftTerm(h.raft_term()),
+        member: MemberId(h.member_id()),
+    })
 }
 
 /// Leases that we hang keys on are positive.

@@ -158,7 +158,9 @@ impl Edge {
         let get = |e: &ElectionIndex| TxnOp::get(self.keys(*e).own(lease), Some(GetOptions::new().with_keys_only()));
         // Reads only, none of them serializable: etcd serves it by ReadIndex, without the raft log (v3_server.go, `Txn`).
         let txn = Txn::new().and_then(elections.iter().map(get).collect::<Vec<_>>());
-        let done = self.txn(&self.urgent("confirm"), txn).await.map_err(|failed| failed.error)?;
+        // Only the member that answered the renewal can confirm it; the others are asked so that a lost key is noticed.
+        let call = Call { start: Some(self.pool.renewed_by.load(Ordering::Relaxed)), ..self.urgent("confirm") };
+        let done = self.txn(&call, txn).await.map_err(|failed| failed.error)?;
         let mut answers = Answers::new("confirm", &done.value)?;
         let header = answers.header(done.sent_at);
         let mut keys = Vec::with_capacity(elections.len());

@@ -1,4 +1,4 @@
-//! The one integration binary: the core on paper (transcripts, simulation), the command line, and the daemon on the real etcd.
+//! The one integration binary: the core on paper (transcripts), the command line, and the daemon on the real etcd.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -24,7 +24,6 @@ mod raw_http;
 mod recipe;
 mod restore;
 mod rounds;
-mod sim;
 mod smoke;
 mod stepping_down;
 mod support;

@@ -16,7 +16,7 @@ use tenure::clock::{Hlc, Instant, Wall};
 use tenure::election::event::{
     Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, Reply, Round, SessionInput, Ticket,
 };
-use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, RaftTerm, Revision};
+use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, MemberId, RaftTerm, Revision};
 use tenure::election::record::{
     CandidateInfo, Cause, Cell, ControlRecord, GenerationRecord, Header, HighWater, Holder, OwnKey, Pulse, QueueEntry,
     View,
@@ -208,7 +208,8 @@ impl<'a> Words<'a> {
     fn header(&self) -> Header {
         let revision = Revision(i64::try_from(self.num("rev")).expect("a revision"));
         let raft_term = RaftTerm(self.pairs.get("term").map_or(2, |t| t.parse().expect("a term")));
-        Header { sent_at: at(self.num("sent")), revision, raft_term }
+        let member = MemberId(self.pairs.get("member").map_or(1, |m| m.parse().expect("a member")));
+        Header { sent_at: at(self.num("sent")), revision, raft_term, member }
     }
 
     fn revision(&self) -> Revision {
@@ -379,7 +380,12 @@ fn election_input(name: &str, words: &Words<'_>) -> Option<ElectionInput> {
             },
         },
         "look-failed" => ElectionInput::LookFailed { round: words.round() },
-        "queued" => ElectionInput::Queued { lease: words.lease(), created: words.revision(), header: words.header() },
+        "queued" => {
+            let created =
+                if words.get("created").is_empty() { words.revision().0.unsigned_abs() } else { words.num("created") };
+            let created = Revision(i64::try_from(created).expect("a revision"));
+            ElectionInput::Queued { lease: words.lease(), created, header: words.header() }
+        }
         "queue-failed" => ElectionInput::QueueFailed { lease: words.lease() },
         "won" => ElectionInput::ElectAnswered {
             key: own(),

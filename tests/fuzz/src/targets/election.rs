@@ -12,8 +12,9 @@ use tenure::election::event::{
     Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, Ticket, Transition,
 };
 use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, RaftTerm, Revision};
-use tenure::election::record::{Cell, ControlRecord, ElectTxn, GenerationRecord, HandOverTxn, HighWater, QueueEntry};
+use tenure::election::record::{Cell, ControlRecord, GenerationRecord, HighWater, QueueEntry};
 use tenure::election::role::Role;
+use tenure::election::txn::{ElectTxn, HandOverTxn};
 use tenure::election::{Core, Settings};
 use tenure::timing::Timing;
 

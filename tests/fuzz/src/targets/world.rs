@@ -6,11 +6,11 @@ use arbitrary::{Result, Unstructured};
 use tenure::clock::{Hlc, Instant, Wall};
 use tenure::election::Core;
 use tenure::election::event::{ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, SessionInput};
-use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, RaftTerm, Revision};
+use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, MemberId, RaftTerm, Revision};
 use tenure::election::record::{
-    CandidateInfo, Cause, Cell, ControlRecord, ElectTxn, GenerationRecord, HandOverTxn, Header, Holder, OwnKey, Pulse,
-    QueueEntry, View,
+    CandidateInfo, Cause, Cell, ControlRecord, GenerationRecord, Header, Holder, OwnKey, Pulse, QueueEntry, View,
 };
+use tenure::election::txn::{ElectTxn, HandOverTxn};
 
 const ABSURD: [i64; 6] = [i64::MIN, -1, 0, 1, i64::MAX - 1, i64::MAX];
 
@@ -151,7 +151,8 @@ impl<'a> Etcd<'a> {
         let sent_at = if self.input.ratio(7, 8)? { asked } else { now };
         self.raft_term += u64::from(self.input.ratio(1, 16)?);
         let raft_term = if self.input.ratio(15, 16)? { self.raft_term } else { self.input.arbitrary()? };
-        Ok(Header { sent_at, revision: self.revision()?, raft_term: RaftTerm(raft_term) })
+        let member = MemberId::default();
+        Ok(Header { sent_at, revision: self.revision()?, raft_term: RaftTerm(raft_term), member })
     }
 
     fn revision(&mut self) -> Result<Revision> {

@@ -1,0 +1,242 @@
+//! One daemon: the real core, its clocks, what readers see of it, and what the driver and the edge keep for it.
+
+use std::collections::VecDeque;
+
+use super::network::{REQUESTS, mix};
+use super::plan::{MS, Plan};
+use crate::clock::Instant;
+use crate::edge::Edge;
+use crate::election::event::{Input, Round};
+use crate::election::guard::Guard;
+use crate::election::ids::{ElectionIndex, Generation, LeaseId};
+use crate::election::promise::Promises;
+use crate::election::record::HighWater;
+use crate::election::role::Role;
+use crate::election::{Core, Settings};
+use crate::timing::Timing;
+
+/// The most elections of a plan.
+pub(super) const ELECTIONS: usize = 2;
+
+/// How many may be on their way at once: a jump of the clocks begins another round.
+pub(super) const RENEWALS: usize = 8;
+
+pub(super) struct Node {
+    pub(super) core: Core,
+    pub(super) edge: Edge,
+    pub(super) up: bool,
+    /// Bumped by a crash and by a rewind: answers to earlier requests are dropped.
+    pub(super) run: u32,
+    pub(super) inbox: VecDeque<Input>,
+    pub(super) remembered: HighWater,
+    pub(super) clock: Clock,
+    pub(super) shown: Shown,
+    pub(super) ledgers: [Promises; ELECTIONS],
+    pub(super) trouble: Trouble,
+    /// What is watched of each election, by suffix; `None` where no stream is open.
+    pub(super) watching: [Option<Vec<String>>; ELECTIONS],
+    /// An event of the generation key is not delivered before the one ahead of it.
+    pub(super) heard_at: u64,
+    /// When the next tick is due, and when one is on the agenda.
+    pub(super) wake_at: u64,
+    pub(super) wake_set: u64,
+    pub(super) counts: [u32; REQUESTS],
+    /// The newest renewals that etcd carried out, and the newest that a deposed leader only claimed.
+    pub(super) renewals: [Option<(LeaseId, Round, Instant)>; RENEWALS],
+    pub(super) deceived: Option<(LeaseId, Round, Instant)>,
+    /// The latest guard that etcd's own answers allow: `invariants/self_fencing.rs`.
+    pub(super) earned: Instant,
+    pub(super) held: [Held; ELECTIONS],
+    /// By when a stop must have ended.
+    pub(super) stop_by: Option<Instant>,
+}
+
+/// What this daemon's clients hold of one election, and what the audit said last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    /// The end of the last promise, in true time, as its holder counts it.
+    pub(super) promised: u64,
+    /// Bumped when the clients give their promises up, or are frozen with them.
+    pub(super) given_up: u32,
+    /// The ledger was read: no promise may follow in this leadership.
+    pub(super) sealed: bool,
+    /// How many leaderships began here.
+    pub(super) leaderships: u32,
+    /// As the last transition left them; follower and none at a start.
+    pub(super) audited: Option<(Role, Generation)>,
+}
+
+/// What readers see: `snapshot.rs`, as far as leadership goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    pub(super) guard: Option<Guard>,
+    /// The wall clock's offset, in ns.
+    pub(super) wall: i64,
+    pub(super) roles: [(Role, Generation); ELECTIONS],
+}
+
+/// What befalls it, and until when.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) paused: u64,
+    pub(super) cut: u64,
+    pub(super) mute: u64,
+    pub(super) deposed: u64,
+    /// The deposed leader is all that the daemon reaches.
+    pub(super) only: bool,
+    pub(super) lagging: u64,
+    /// The lagging member has yet to answer its first write.
+    pub(super) first_write: bool,
+    pub(super) zombie: u64,
+}
+
+/// Its clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    ppm: i64,
+    offset: u64,
+    /// How long the whole machine stood still with its clocks, in all; and since when it does.
+    frozen: u64,
+    pub(super) frozen_since: Option<u64>,
+    /// Wall clock minus boot clock, in ns: now; as the driver holds it against; as of the newest renewal that left.
+    pub(super) wall: i64,
+    pub(super) wall_held: i64,
+    pub(super) wall_sent: i64,
+}
+
+impl Clock {
+    fn new(plan: &Plan, n: usize) -> Self {
+        let offset = (1 + mix(plan.seed, 4, n as u64, 0) % 1_000_000) * MS;
+        let ppm = i64::from(plan.rates[n]);
+        Self { ppm, offset, frozen: 0, frozen_since: None, wall: 0, wall_held: 0, wall_sent: 0 }
+    }
+
+    /// The boot clock at this true time.
+    pub(super) fn at(&self, now: u64) -> Instant {
+        let run = (self.frozen_since.unwrap_or(now) - self.frozen).cast_signed();
+        Instant::from_nanos(self.offset + (run + run * self.ppm / 1_000_000).cast_unsigned())
+    }
+
+    /// How much true time passes while the boot clock counts so much.
+    pub(super) fn true_span(&self, span: u64) -> u64 {
+        (span.cast_signed() - span.cast_signed() * self.ppm / (1_000_000 + self.ppm)).cast_unsigned()
+    }
+
+    /// Somebody sets the wall clock.
+    pub(super) const fn jump(&mut self, by: u64) {
+        self.wall += by.cast_signed();
+    }
+
+    /// Ends a pause of the whole machine: only the wall clock shows it, once it was set right.
+    pub(super) fn thaw(&mut self, now: u64) {
+        if let Some(since) = self.frozen_since.take() {
+            self.frozen += now - since;
+            self.wall += (now - since).cast_signed();
+        }
+    }
+}
+
+impl Shown {
+    fn new() -> Self {
+        Self { guard: None, wall: 0, roles: [(Role::Follower, Generation(0)); ELECTIONS] }
+    }
+}
+
+impl Node {
+    pub(super) fn new(plan: &Plan, timing: &Timing, n: usize) -> Self {
+        let clock = Clock::new(plan, n);
+        Self {
+            core: Core::new(settings(plan, timing, None), clock.at(0)),
+            edge: Edge::new(plan.elections),
+            up: true,
+            run: 0,
+            inbox: VecDeque::new(),
+            remembered: HighWater::default(),
+            clock,
+            shown: Shown::new(),
+            ledgers: [Promises::default(); ELECTIONS],
+            trouble: Trouble::default(),
+            watching: [None, None],
+            heard_at: 0,
+            wake_at: u64::MAX,
+            wake_set: u64::MAX,
+            counts: [0; REQUESTS],
+            renewals: [None; RENEWALS],
+            deceived: None,
+            earned: Instant::default(),
+            held: [Held::default(); ELECTIONS],
+            stop_by: None,
+        }
+    }
+
+    /// etcd carried a renewal out.
+    pub(super) fn renewed(&mut self, lease: LeaseId, round: Round, sent_at: Instant) {
+        self.renewals.rotate_right(1);
+        self.renewals[0] = Some((lease, round, sent_at));
+    }
+
+    /// All of etcd was restored: no member of before goes on, and every lease that came back starts afresh, so that whatever was
+    /// sent until now counts as a renewal.
+    pub(super) fn etcd_restored(&mut self) {
+        (self.trouble.deposed, self.trouble.lagging) = (0, 0);
+        if let Some((lease, round, sent_at)) = self.deceived.take() {
+            self.renewed(lease, round, sent_at);
+        }
+    }
+
+    /// The process dies. Its clients do not, and hold what they were promised.
+    pub(super) fn die(&mut self) {
+        self.up = false;
+        self.forget_connections();
+        self.shown = Shown::new();
+        self.stop_by = None;
+    }
+
+    /// No answer to an earlier request comes any more.
+    pub(super) fn forget_connections(&mut self) {
+        self.run += 1;
+        self.inbox.clear();
+        self.watching = [None, None];
+        self.edge = Edge::new(ELECTIONS);
+    }
+
+    /// A new process on the same machine.
+    pub(super) fn start(&mut self, plan: &Plan, timing: &Timing, now: u64) {
+        self.clock.thaw(now);
+        let clock = &mut self.clock;
+        (clock.wall_held, clock.wall_sent) = (clock.wall, clock.wall);
+        self.core = Core::new(settings(plan, timing, Some(self.remembered.clone())), self.clock.at(now));
+        self.up = true;
+        self.ledgers = [Promises::default(); ELECTIONS];
+        self.trouble.paused = 0;
+        self.shown = Shown { wall: self.clock.wall, ..Shown::new() };
+        for held in &mut self.held {
+            (held.sealed, held.audited) = (false, None);
+        }
+    }
+
+    /// Whether the process runs at `now`.
+    pub(super) const fn turns(&self, now: u64) -> bool {
+        self.up && self.trouble.paused <= now
+    }
+
+    /// The leadership that a reader sees at this moment, as `Snapshot::leads_at` judges it. A machine that stands still shows
+    /// nothing; a process that does would, to the first who asks.
+    pub(super) fn leads(&self, election: ElectionIndex, now: u64, max_jump: u64) -> Option<(Generation, Guard)> {
+        let (Role::Leader, generation) = self.shown.roles[election.0] else { return None };
+        if !self.up || self.clock.frozen_since.is_some() || self.clock.wall.abs_diff(self.shown.wall) > max_jump {
+            return None;
+        }
+        self.shown.guard.filter(|guard| guard.holds_at(self.clock.at(now))).map(|guard| (generation, guard))
+    }
+
+    /// The newest generation that it knows of, or would after a start.
+    pub(super) fn knows(&self, election: ElectionIndex) -> Generation {
+        let mark = if self.up { self.core.high_water() } else { self.remembered.clone() };
+        mark.generations.get(election.0).copied().unwrap_or_default()
+    }
+}
+
+fn settings(plan: &Plan, timing: &Timing, remembered: Option<HighWater>) -> Settings {
+    Settings { timing: timing.clone(), observe: vec![false; plan.elections], by_revision: plan.by_revision, remembered }
+}
