@@ -333,6 +333,9 @@ impl Contest {
                 if leaving.own_key_gone() {
                     // Our own transaction may have done it, and its answer was lost: then the record names whom it named.
                     let named = leaving.named.clone().filter(|entry| self.seen.names(&entry.key).is_some());
+                    if named.is_none() && leaving.to_be_found_out() {
+                        return;
+                    }
                     self.released(ctx, named.as_ref());
                 }
             }

@@ -110,6 +110,11 @@ impl Leaving {
         self.phase != Phase::Asked
     }
 
+    /// Nobody knows yet whether the successor was named: the look that is under way tells.
+    pub(super) const fn to_be_found_out(&self) -> bool {
+        self.blind && self.named.is_some()
+    }
+
     /// The transaction was refused, or nobody knows: look, and decide again.
     pub(super) fn refused(&mut self, now: Instant, certainly: bool) {
         self.refusals += u32::from(certainly);

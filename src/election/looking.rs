@@ -64,6 +64,9 @@ impl Contest {
         self.look.next_at = ctx.now + period;
         ctx.out.push(Output::Publish);
         if self.key().is_some_and(|key| view.own.as_ref() != Some(key) && key.created <= view.header.revision) {
+            if let State::Leaving(leaving) = &mut self.state {
+                leaving.looked();
+            }
             self.own_key_gone(ctx);
             return;
         }
