@@ -1,4 +1,4 @@
-//! Faults for the model checker and the simulation to catch. They exist in test builds only: everywhere else [`on`] is a
+//! Faults for the model checker and the simulation to catch. They exist in test builds only: everywhere else `on` is a
 //! constant `false`, and what it guards is not compiled in.
 //!
 //! Each breaks one rule that the safety argument (`docs/safety.md`) rests on. A check that lets one pass checks nothing.
