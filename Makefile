@@ -129,6 +129,33 @@ fuzz-corpus: protoc cargo-fuzz ## the fewest inputs that reach what `make fuzz` 
 fuzz-http: protoc schemathesis ## requests made up from /openapi.json against real daemons; SECONDS=60 for each of three
 	@SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis FUZZ_HTTP_SECONDS=$(or $(SECONDS),60) dev/fuzz-http
 
+# Go programs that only tests use, each a module of its own with its versions and checksums; and the tests' Python.
+DEPLOY_GO_TOOLS := $(notdir $(patsubst %/go.mod,%,$(wildcard tests/deploy/tools/*/go.mod)))
+DEPLOY_PYTHON := $(TOOLS)/deploy
+
+.PHONY: test-deploy
+test-deploy: protoc deploy-tools ## charts, manifests, images, units, proxies, rules and dashboards, with the real tools; TEST=name
+	$(CARGO) build --quiet --locked --release
+	TENURE_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/tenure PATH=$(DEPLOY_PYTHON)/bin:$$PATH \
+	    PYTHONDONTWRITEBYTECODE=1 $(DEPLOY_PYTHON)/bin/pytest -c tests/deploy/pytest.ini tests/deploy \
+	    --durations=10 $(if $(TEST),-k '$(TEST)')
+
+.PHONY: deploy-tools
+deploy-tools: $(DEPLOY_GO_TOOLS:%=$(TOOLS)/bin/%) $(DEPLOY_PYTHON)/requirements.txt
+
+$(TOOLS)/bin/%: tests/deploy/tools/%/go.mod tests/deploy/tools/%/go.sum
+	@type -P go >/dev/null || { echo 'go is missing, and $* is built with it: https://go.dev/dl' >&2; exit 1; }
+	@echo 'building $*, once' >&2
+	@mkdir -p $(TOOLS)/bin; cd tests/deploy/tools/$* && GOFLAGS=-mod=readonly CGO_ENABLED=0 \
+	    go build -trimpath -ldflags '-s -w' -o $@ $$(sed -n 's/^tool //p' go.mod)
+	@touch $@
+
+$(DEPLOY_PYTHON)/requirements.txt: tests/deploy/requirements.txt
+	@python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	    echo 'python3 (3.10 or newer) with its venv module is missing: apt-get install python3 python3-venv' >&2; exit 1; }
+	@echo 'installing the Python tools of tests/deploy, once' >&2; rm -rf $(DEPLOY_PYTHON); python3 -m venv $(DEPLOY_PYTHON)
+	@$(DEPLOY_PYTHON)/bin/pip install --quiet --no-deps -r $< && cp $< $@
+
 .PHONY: doc
 doc: protoc ## the documentation, with warnings as errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
