@@ -9,6 +9,7 @@ mod env;
 mod etcd;
 mod files;
 mod keys;
+mod kubernetes;
 mod layers;
 mod listen;
 mod node;
@@ -33,7 +34,7 @@ pub use values::{duration_text, parse_duration};
 /// The file that documents every key; `tenure config example` prints it.
 pub const EXAMPLE: &str = include_str!("../config.example.yaml");
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub struct Config {
     pub generation_source: GenerationSource,
     /// The log.
     pub log: LogConfig,
+    /// Routing in Kubernetes; `None` for `route: none`.
+    pub kubernetes: Option<KubernetesConfig>,
 }
 
 /// The most elections of one daemon: the confirming read names each own key in one transaction, and etcd limits a
@@ -206,4 +209,34 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
+}
+
+/// Routing traffic to the leader in Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesConfig {
+    /// Whose leader; one of those configured, and not merely observed.
+    pub election: ElectionName,
+    /// This pod.
+    pub pod: String,
+    /// Where it runs; without it, the service account or the kubeconfig says.
+    pub namespace: Option<String>,
+    /// How.
+    pub route: Route,
+}
+
+/// How traffic is routed to the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// A Service selects pods by this label, which says `leader` on one of them.
+    Label {
+        /// The key of the label.
+        label: String,
+    },
+    /// The leader writes the `EndpointSlice` of a Service without a selector.
+    EndpointSlice {
+        /// The Service.
+        service: String,
+        /// This pod's address.
+        address: IpAddr,
+    },
 }

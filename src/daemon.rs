@@ -1,7 +1,8 @@
 //! Builds the parts, wires them, and owns the order of start and stop.
 //!
 //! Two threads turn: the driver's, which nothing may hold up, and the one of HTTP, so that clients, however many and
-//! however rude, cannot cost a leadership. Start: files, listeners, driver. Stop: driver (which hands over), then HTTP.
+//! however rude, cannot cost a leadership. Routing in Kubernetes, where it is configured, has a third. Start: files,
+//! listeners, routing, driver. Stop: driver (which hands over), then routing and HTTP.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -30,6 +31,8 @@ use crate::memory::{self, Memory};
 use crate::metrics::Metrics;
 use crate::shutdown::Signals;
 use crate::snapshot::{self, ElectionView, Snapshot};
+#[cfg(feature = "kubernetes")]
+use crate::{config::KubernetesConfig, kubernetes::Routing, snapshot::Reader};
 
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -132,6 +135,8 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     if let Some(path) = &options.ready_file {
         ready(path, &web.addresses).map_err(|source| Error::Ready { path: path.clone(), source })?;
     }
+    #[cfg(feature = "kubernetes")]
+    let routing = routing(config.kubernetes, &reader, &metrics)?;
     let stall_limit = config.timing.stall_limit();
     let about = About {
         version: VERSION,
@@ -162,12 +167,20 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     if !runtime.block_on(driver.run()) {
         tracing::warn!("stopped without knowing that the lease is gone; it ends by its TTL");
     }
+    #[cfg(feature = "kubernetes")]
+    drop(routing);
     web.stop();
     Ok(())
 }
 
 fn runtime() -> Result<Runtime, Error> {
     Builder::new_current_thread().enable_all().build().map_err(Error::System)
+}
+
+#[cfg(feature = "kubernetes")]
+fn routing(config: Option<KubernetesConfig>, reader: &Reader, metrics: &Metrics) -> Result<Option<Routing>, Error> {
+    let routing = config.map(|config| Routing::start(config, reader.clone(), metrics, entropy()));
+    routing.transpose().map_err(Error::System)
 }
 
 fn remembered(dir: &Path, names: &[ElectionName]) -> Result<Option<crate::election::record::HighWater>, Error> {

@@ -19,6 +19,8 @@ pub mod driver;
 pub mod election;
 pub mod etcd;
 pub mod http;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

@@ -5,11 +5,13 @@
 
 mod families;
 mod judged;
+mod routing;
 mod text;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use routing::{RouteMetrics, RouteObject, RouteWrite};
 pub use text::Format;
 
 use crate::clock::{Instant, Reading};

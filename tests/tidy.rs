@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &str)] = &[
     ("main", "cli"),
     ("cli", "clock config daemon election etcd logging timing"),
-    ("daemon", "audit clock config control driver election etcd http memory metrics shutdown snapshot"),
+    ("daemon", "audit clock config control driver election etcd http kubernetes memory metrics shutdown snapshot"),
     ("driver", "audit clock control election etcd memory metrics snapshot"),
     ("http", "clock config control election metrics snapshot timing"),
     ("etcd", "clock config election timing"),
+    ("kubernetes", "clock config election metrics snapshot"),
     ("audit", "clock config control election worker"),
     ("memory", "election worker"),
     ("metrics", "clock election snapshot"),
@@ -29,8 +30,14 @@ const MAY_USE: &[(&str, &str)] = &[
 ];
 
 /// Crates and words that only one module may know.
-const OWNED: &[(&str, &str)] =
-    &[("etcd_client", "etcd"), ("use warp", "http"), ("prometheus::", "metrics"), ("saphyr_parser::", "config")];
+const OWNED: &[(&str, &str)] = &[
+    ("etcd_client", "etcd"),
+    ("use warp", "http"),
+    ("prometheus::", "metrics"),
+    ("saphyr_parser::", "config"),
+    ("kube::", "kubernetes"),
+    ("k8s_openapi::", "kubernetes"),
+];
 
 /// Nothing of this under `src/election`: the core has no clock, no I/O, no async, no randomness, and no errors.
 const NOT_IN_THE_CORE: &[&str] = &[

@@ -38,13 +38,20 @@ pub(super) const KEYS: &[&str] = &[
     "generation_source",
     "log.format",
     "log.level",
+    "kubernetes.route",
+    "kubernetes.election",
+    "kubernetes.label",
+    "kubernetes.service",
+    "kubernetes.pod",
+    "kubernetes.namespace",
+    "kubernetes.address",
 ];
 
 /// The keys of one entry of `elections`.
 pub(super) const ELECTION_KEYS: &[&str] = &["name", "priority", "observe"];
 
 /// Keys that the design has and this version has not, so that whoever read ahead is not told of a typing error.
-const LATER: &[&str] = &["exec", "app", "hooks", "kubernetes", "session.on_crash", "elections.preempt"];
+const LATER: &[&str] = &["exec", "app", "hooks", "session.on_crash", "elections.preempt"];
 
 /// The keys directly below `section` (the root where it is empty): sections and values alike, each once.
 pub(super) fn below(section: &str) -> Vec<&'static str> {

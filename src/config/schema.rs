@@ -97,6 +97,7 @@ fn config(walk: &mut Walk, root: &Node, overrides: &Overrides) -> Option<Config>
     let sources = [("counter", GenerationSource::Counter), ("revision", GenerationSource::Revision)];
     let generation_source = walk.value(&top, "generation_source", GenerationSource::Counter, |s| word(s, &sources));
     let log = log(walk, &top);
+    let kubernetes = super::kubernetes::kubernetes(walk, &top, &elections, &overrides.env);
     Some(Config {
         id: id?,
         elections,
@@ -110,6 +111,7 @@ fn config(walk: &mut Walk, root: &Node, overrides: &Overrides) -> Option<Config>
         history_limit,
         generation_source,
         log,
+        kubernetes,
     })
 }
 

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::values::{duration_text, size_text};
-use super::{Config, ElectionConfig, GenerationSource, HttpConfig, Listen, LogFormat, LogLevel};
+use super::{
+    Config, ElectionConfig, GenerationSource, HttpConfig, KubernetesConfig, Listen, LogFormat, LogLevel, Route,
+};
 
 /// Every setting with its value, in the shape of the file: as [`effective_text`] it loads to the same [`Config`] again. It
 /// holds no secrets, as the configuration itself holds only the names of their files.
@@ -56,6 +58,7 @@ pub fn effective(config: &Config) -> Value {
             },
             "level": level(config.log.level),
         },
+        "kubernetes": kubernetes(config.kubernetes.as_ref()),
     })
 }
 
@@ -96,6 +99,23 @@ fn http(http: &HttpConfig) -> Value {
             "key_file": tls.key_file,
             "client_ca_file": tls.client_ca_file,
         })),
+    })
+}
+
+fn kubernetes(kubernetes: Option<&KubernetesConfig>) -> Value {
+    let (word, label, service, address) = match kubernetes.map(|k| &k.route) {
+        None => ("none", None, None, None),
+        Some(Route::Label { label }) => ("label", Some(label), None, None),
+        Some(Route::EndpointSlice { service, address }) => ("endpoint_slice", None, Some(service), Some(address)),
+    };
+    json!({
+        "route": word,
+        "election": kubernetes.map(|k| k.election.as_str()),
+        "label": label,
+        "service": service,
+        "pod": kubernetes.map(|k| &k.pod),
+        "namespace": kubernetes.and_then(|k| k.namespace.as_ref()),
+        "address": address,
     })
 }
 

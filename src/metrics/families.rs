@@ -73,7 +73,7 @@ pub struct Families {
 }
 
 /// Registers families, each under a name that no other has.
-struct Maker<'a>(&'a Registry);
+pub(super) struct Maker<'a>(pub(super) &'a Registry);
 
 impl Maker<'_> {
     /// Names, labels and buckets are all constants of this file: one test that makes them shows that none is refused.
@@ -83,7 +83,7 @@ impl Maker<'_> {
         family
     }
 
-    fn gauges(&self, name: &str, labels: &[&str], help: &str) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, labels: &[&str], help: &str) -> IntGaugeVec {
         self.keep(IntGaugeVec::new(opts(name, help), labels))
     }
 
@@ -91,7 +91,7 @@ impl Maker<'_> {
         self.keep(GaugeVec::new(opts(name, help), &["election"]))
     }
 
-    fn counters(&self, name: &str, labels: &[&str], help: &str) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, labels: &[&str], help: &str) -> IntCounterVec {
         self.keep(IntCounterVec::new(opts(name, help), labels))
     }
 

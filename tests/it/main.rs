@@ -19,6 +19,10 @@ mod http_limits;
 mod http_metrics;
 mod http_support;
 mod http_table;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+#[cfg(feature = "kubernetes")]
+mod kubernetes_faults;
 mod members;
 mod raw_http;
 mod recipe;

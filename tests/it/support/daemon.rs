@@ -39,6 +39,7 @@ pub struct DaemonBuilder {
     id: String,
     elections: Vec<String>,
     config: Value,
+    env: Vec<(String, String)>,
     dir: TempDir,
 }
 
@@ -59,7 +60,7 @@ impl Daemon {
             "session": {"ttl": "5s"},
             "http": {"public": "127.0.0.1:0", "control": format!("unix:{}", dir.path().join("control.sock").display())},
         });
-        DaemonBuilder { id: id.to_owned(), elections: vec!["orders".to_owned()], config, dir }
+        DaemonBuilder { id: id.to_owned(), elections: vec!["orders".to_owned()], config, env: Vec::new(), dir }
     }
 
     pub fn id(&self) -> &str {
@@ -240,6 +241,13 @@ impl DaemonBuilder {
         self
     }
 
+    /// A variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Any part of a config file, laid over what is there.
     #[must_use]
     pub fn yaml(mut self, text: &str) -> Self {
@@ -259,6 +267,7 @@ impl DaemonBuilder {
         let logs = Logs::new(&format!("tenure-{}", self.id));
         let mut command = Command::new(BINARY);
         command.args(["run", "-c"]).arg(&config).arg("--ready-file").arg(&ready);
+        command.envs(self.env);
         command.stdin(Stdio::null()).stdout(logs.append("out")).stderr(logs.append("err"));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let listeners = eventually(&format!("{} is ready (log: {})", self.id, logs.path().display()), async || {

@@ -3,6 +3,7 @@
 //! * [`Etcd`]: a server, or a cluster of three, of any version, on free ports and a data directory of its own.
 //! * [`Link`]: a TCP proxy in front of one member, to cut, hold, delay or refuse its traffic.
 //! * [`Daemon`]: the `tenure` binary with a config made for the test, asked over its own HTTP.
+//! * [`KubeApi`]: a Kubernetes API server in small, with resource versions and rights.
 //! * [`eventually`]: waits for a condition, never for a length of time.
 //!
 //! Nothing outlives its test: every process is ended by the handle that started it. Logs lie under `target/tmp/`; they
@@ -20,6 +21,8 @@ mod elect;
 mod etcd;
 mod eventually;
 mod http;
+mod kube_api;
+mod kube_store;
 mod logs;
 mod member;
 mod ports;
@@ -35,6 +38,8 @@ pub use etcd::{Etcd, EtcdBuilder};
 pub use eventually::{DEADLINE, Verdict, eventually, eventually_within};
 pub use http::request;
 pub use http::{Answer, Target};
+pub use kube_api::{KubeApi, fixture, kubeconfig};
+pub use kube_store::{Fault, NAMESPACE, Write};
 pub use logs::scratch;
 pub use member::Member;
 pub use ports::free_port;
