@@ -31,6 +31,7 @@ use crate::memory::{self, Memory};
 use crate::metrics::Metrics;
 use crate::shutdown::Signals;
 use crate::snapshot::{self, ElectionView, Snapshot};
+use crate::supervisor;
 #[cfg(feature = "kubernetes")]
 use crate::{config::KubernetesConfig, kubernetes::Routing, snapshot::Reader};
 
@@ -123,6 +124,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         Arc::new(Counted(metrics.clone())),
         entropy(),
     )?;
+    let about = about(&config);
     let heartbeat = Heartbeat::default();
     heartbeat.beat(clock::now());
     let (control, requests) = Control::new(audit.trail(), heartbeat.clone());
@@ -137,15 +139,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     }
     #[cfg(feature = "kubernetes")]
     let routing = routing(config.kubernetes, &reader, &metrics)?;
-    let stall_limit = config.timing.stall_limit();
-    let about = About {
-        version: VERSION,
-        revision: REVISION,
-        strict_ready: config.readiness_strict,
-        startup_wait_for_etcd: config.startup_wait_for_etcd,
-        stall_limit,
-        ttl: config.timing.ttl(),
-    };
+    runtime.spawn(supervisor::accompany(reader.clone(), heartbeat.clone(), about.stall_limit));
     let web = web.serve(Service { reader, control: control.clone(), metrics: metrics.clone(), about });
     let driver = Driver::new(Parts {
         id: config.id,
@@ -164,6 +158,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         history_limit: config.history_limit,
     });
     runtime.spawn(signals.heed(control));
+    supervisor::started();
     if !runtime.block_on(driver.run()) {
         tracing::warn!("stopped without knowing that the lease is gone; it ends by its TTL");
     }
@@ -171,6 +166,17 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     drop(routing);
     web.stop();
     Ok(())
+}
+
+fn about(config: &Config) -> About {
+    About {
+        version: VERSION,
+        revision: REVISION,
+        strict_ready: config.readiness_strict,
+        startup_wait_for_etcd: config.startup_wait_for_etcd,
+        stall_limit: config.timing.stall_limit(),
+        ttl: config.timing.ttl(),
+    }
 }
 
 fn runtime() -> Result<Runtime, Error> {

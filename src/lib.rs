@@ -26,5 +26,6 @@ pub mod memory;
 pub mod metrics;
 pub mod shutdown;
 pub mod snapshot;
+mod supervisor;
 pub mod timing;
 pub mod worker;

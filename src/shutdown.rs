@@ -5,6 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::control::Control;
+use crate::supervisor;
 
 /// Exit code of an abort by a second signal.
 const ABORTED: i32 = 1;
@@ -48,6 +49,7 @@ impl Signals {
                 std::process::exit(ABORTED);
             }
             tracing::info!("stopping: handing over, then giving the lease up; a second signal aborts");
+            supervisor::stopping();
             control.shutdown();
         }
     }

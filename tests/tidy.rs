@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &str)] = &[
     ("main", "cli"),
     ("cli", "clock config daemon election etcd logging timing"),
-    ("daemon", "audit clock config control driver election etcd http kubernetes memory metrics shutdown snapshot"),
+    (
+        "daemon",
+        "audit clock config control driver election etcd http kubernetes memory metrics shutdown snapshot supervisor",
+    ),
     ("driver", "audit clock control election etcd memory metrics snapshot"),
     ("http", "clock config control election metrics snapshot timing"),
     ("etcd", "clock config election timing"),
@@ -19,7 +22,8 @@ const MAY_USE: &[(&str, &str)] = &[
     ("memory", "election worker"),
     ("metrics", "clock election snapshot"),
     ("control", "clock election snapshot"),
-    ("shutdown", "control"),
+    ("shutdown", "control supervisor"),
+    ("supervisor", "clock control election snapshot"),
     ("snapshot", "clock election"),
     ("config", "election timing"),
     ("logging", "clock config"),
@@ -36,6 +40,7 @@ const OWNED: &[(&str, &str)] = &[
     ("prometheus::", "metrics"),
     ("saphyr_parser::", "config"),
     ("kube::", "kubernetes"),
+    ("sd_notify::", "supervisor"),
     ("k8s_openapi::", "kubernetes"),
 ];
 

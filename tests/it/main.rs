@@ -30,6 +30,7 @@ mod restore;
 mod rounds;
 mod smoke;
 mod stepping_down;
+mod supervisor;
 mod support;
 #[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
