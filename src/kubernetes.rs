@@ -102,7 +102,7 @@ impl Drop for Routing {
     fn drop(&mut self) {
         self.stop = None;
         if self.ended.recv_timeout(LAST_WAIT + THREAD_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            tracing::warn!("kubernetes: its thread is not waited for any longer");
+            tracing::warn!("the thread of routing is not waited for any longer");
         }
     }
 }
@@ -115,9 +115,7 @@ fn run(runtime: Runtime, mut follower: Follower, stopped: oneshot::Receiver<()>)
         }
         follower.view.withdrawn = true;
         if timeout(LAST_WAIT, follower.withdraw()).await.is_err() {
-            tracing::warn!(
-                "kubernetes: the API server did not let us withdraw the route in time; the next leader will"
-            );
+            tracing::warn!("the API server did not let us withdraw the route in time; the next leader will");
         }
     });
     // Without waiting for a look-up of a name that hangs.
@@ -242,7 +240,7 @@ impl Follower {
         let failure = match outcome {
             Ok(turn) => {
                 if self.said.take().is_some() {
-                    tracing::info!("kubernetes: routing works again");
+                    tracing::info!("routing works again");
                 }
                 self.route(turn.routed);
                 self.failures = 0;
@@ -258,13 +256,13 @@ impl Follower {
             }
             Failure::Conflict(_) => {
                 self.metrics.wrote(RouteWrite::Conflict);
-                tracing::debug!("kubernetes: {text}");
+                tracing::debug!("{text}");
             }
             Failure::Refused(_) | Failure::Failed { .. } => {
                 let refused = matches!(failure, Failure::Refused(_));
                 self.metrics.wrote(if refused { RouteWrite::Refused } else { RouteWrite::Error });
                 if self.said.as_ref() != Some(&text) {
-                    tracing::warn!("kubernetes: {text}");
+                    tracing::warn!("{text}");
                 }
                 self.said = Some(text);
                 // Tokens, certificates and addresses may have changed: the next turn reads them anew.
@@ -281,9 +279,9 @@ impl Follower {
             self.routed = routed;
             self.metrics.routed(routed);
             if let Some(Generation(generation)) = routed {
-                tracing::info!(generation, "kubernetes: traffic is routed here");
+                tracing::info!(generation, "traffic is routed here");
             } else {
-                tracing::info!("kubernetes: traffic is not routed here any more");
+                tracing::info!("traffic is not routed here any more");
             }
         }
     }

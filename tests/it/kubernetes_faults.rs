@@ -8,7 +8,7 @@ use crate::kubernetes::{LABEL, SLICE, Shop};
 use crate::support::{Daemon, Fault, eventually, fixture, free_port, kubeconfig, leader_above, leader_of};
 
 /// A hand-over and the way to hear of it; a request to the API server alone may take 3 s.
-const HAND_OVER: Duration = Duration::from_secs(1);
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// The daemon waits 2 s for the API server at its end.
 const END: Duration = Duration::from_secs(4);
 
@@ -152,7 +152,7 @@ async fn conflicts_are_decided_anew(route: &'static str) {
     eventually("it meets conflicts", async || daemon.metric("kubernetes_writes_total", &["conflict"]).await >= 1.0)
         .await;
     shop.routes_to("pod-0", generation).await;
-    assert!(!daemon.logs().contains("WARN kubernetes"), "a conflict is no news: {}", daemon.logs());
+    assert!(!daemon.logs().contains("WARN tenure::kubernetes"), "a conflict is no news: {}", daemon.logs());
 }
 
 #[tokio::test]
