@@ -12,6 +12,7 @@ _SOURCES = {
     "helm": "make deploy-tools",
     "kubectl": "make deploy-tools",
     "actionlint": "make deploy-tools",
+    "admit": "make deploy-tools",
     "envoy": "make deploy-tools",
     "syft": "make deploy-tools",
     "hadolint": "make deploy-tools",
@@ -23,6 +24,8 @@ _SOURCES = {
     "haproxy": "apt-get install haproxy",
     "caddy": "apt-get install caddy",
     "buildah": "apt-get install buildah",
+    "setpriv": "apt-get install util-linux",
+    "sudo": "apt-get install sudo",
     "systemd-analyze": "apt-get install systemd",
 }
 

@@ -1,0 +1,121 @@
+{{/*
+A Service of the leader's pod alone, for routing.mode label or endpointSlice.
+
+    {{ include "tenure-lib.leaderService" (dict "root" $ "selector" (dict "app" "web") "ports" (list (dict "port" 80 "targetPort" 8080))) }}
+
+selector: the labels of the pods. ports: as in any Service, with numbers as target ports.
+*/}}
+{{- define "tenure-lib.leaderService" -}}
+{{- $v := include "tenure-lib.values" .root | fromYaml }}
+{{- if eq $v.routing.mode "gate" }}
+  {{- fail "tenure-lib: tenure-lib.leaderService needs tenure.routing.mode label or endpointSlice: with gate nobody tells Kubernetes who leads" }}
+{{- end }}
+{{- range .ports }}
+  {{- if kindIs "string" (default .port .targetPort) }}
+    {{- fail "tenure-lib: tenure-lib.leaderService takes numbers as target ports" }}
+  {{- end }}
+{{- end -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ include "tenure-lib.leaderServiceName" .root }}
+  labels:
+    {{- include "tenure-lib.labels" .root | nindent 4 }}
+spec:
+  type: ClusterIP
+  {{- if eq $v.routing.mode "label" }}
+  selector:
+    {{- toYaml .selector | nindent 4 }}
+    tenure.dev/election: {{ default (first $v.config.elections) $v.routing.election }}
+    tenure.dev/role: leader
+  {{- end }}
+  ports:
+    {{- toYaml .ports | nindent 4 }}
+{{- end }}
+
+{{/*
+What routing needs to be allowed, and no more: a Role, and a RoleBinding to the pods' ServiceAccount.
+
+    {{ include "tenure-lib.role" (dict "root" $ "serviceAccountName" "web") }}
+*/}}
+{{- define "tenure-lib.role" -}}
+{{- $v := include "tenure-lib.values" .root | fromYaml }}
+{{- $name := include "tenure-lib.leaderServiceName" .root }}
+{{- if eq $v.routing.mode "gate" }}
+  {{- fail "tenure-lib: tenure-lib.role is for tenure.routing.mode label or endpointSlice: gate needs no rights" }}
+{{- end -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "tenure-lib.labels" .root | nindent 4 }}
+rules:
+  {{- if eq $v.routing.mode "label" }}
+  - apiGroups: [""]
+    resources: [pods]
+    verbs: [get, list, patch]
+  {{- else }}
+  - apiGroups: [""]
+    resources: [services]
+    resourceNames: [{{ $name }}]
+    verbs: [get]
+  - apiGroups: [discovery.k8s.io]
+    resources: [endpointslices]
+    verbs: [create]
+  - apiGroups: [discovery.k8s.io]
+    resources: [endpointslices]
+    resourceNames: [{{ $name }}-tenure]
+    verbs: [get, update]
+  {{- end }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "tenure-lib.labels" .root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ required "tenure-lib: tenure-lib.role needs the serviceAccountName of the pods" .serviceAccountName }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
+{{/*
+A PodMonitor for the sidecars.
+
+    {{ include "tenure-lib.podMonitor" (dict "root" $ "selector" (dict "app" "web")) }}
+*/}}
+{{- define "tenure-lib.podMonitor" -}}
+{{- $v := include "tenure-lib.values" .root | fromYaml -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata:
+  name: {{ printf "%s-%s" .root.Release.Name .root.Chart.Name | trunc 56 | trimSuffix "-" }}-tenure
+  labels:
+    {{- include "tenure-lib.labels" .root | nindent 4 }}
+    {{- with $v.podMonitor.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  selector:
+    matchLabels:
+      {{- toYaml (required "tenure-lib: tenure-lib.podMonitor needs the selector of the pods" .selector) | nindent 6 }}
+  podMetricsEndpoints:
+    - port: tenure
+      path: /metrics
+      {{- with $v.podMonitor.interval }}
+      interval: {{ . }}
+      {{- end }}
+{{- end }}
+
+{{- define "tenure-lib.labels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/component: leader-election
+{{- end }}
