@@ -42,6 +42,8 @@ pub struct Call {
     pub election: Option<String>,
     /// What follows the route's fixed part, without the slash between.
     pub tail: String,
+    /// Whether the path ends with a slash, which the route and the tail do not tell.
+    pub slash: bool,
     /// The method.
     pub method: Method,
     /// The headers.

@@ -30,8 +30,8 @@ enum Badge {
 pub fn gate(app: &App, call: &Call) -> Answer {
     let moment = app.moment();
     // Proxies append their client's own path and query after the prefix: there, `?election=` is that client's, and must
-    // not choose.
-    let e = if call.tail.is_empty() || call.election.is_some() {
+    // not choose. `/gate/` is such a prefix, too: that client asked for `/`.
+    let e = if call.election.is_some() || (call.tail.is_empty() && !call.slash) {
         call.election(&moment.snapshot)?
     } else {
         ElectionIndex(0)

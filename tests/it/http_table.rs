@@ -173,7 +173,9 @@ async fn the_gate_says_exactly_200_or_403_to_any_method_suffix_query_and_body() 
     }
     let open = stage.get("/gate").await;
     assert_eq!((open.header("fencing-token"), open.header("fencing-holder")), ("42", "pod-0"));
-    assert_eq!(stage.get("/gate/x?election=billing").await.status, 200, "a proxy's client does not choose");
+    for path in ["/gate/x?election=billing", "/gate/?election=billing"] {
+        assert_eq!(stage.get(path).await.status, 200, "a proxy's client does not choose");
+    }
     assert_eq!(stage.get("/gate?election=billing").await.status, 403);
     for (badge, expected, code) in [("41", 403, "stale"), ("x", 403, "malformed"), ("42", 200, ""), ("43", 200, "")] {
         let reply = ask(stage.public, "POST", "/gate", &format!("Fencing-Token: {badge}\r\n"), b"").await;
