@@ -6,7 +6,6 @@ termination. Pods are processes with an address of 127/8 each. Scheduling, image
 """
 
 import http.client
-import math
 import secrets
 import subprocess
 import threading
@@ -164,20 +163,13 @@ class Pod:
 
 
 def first_to_go(pods: list[Pod]) -> list[Pod]:
-    """In the order in which a ReplicaSet deletes its pods, each on a node of its own and without a deletion cost: those that
-    are not ready first, then those that were ready for a shorter time, compared by their logarithm, then by uid.
+    """In the order in which a ReplicaSet deletes its pods, each on a node of its own, never restarted, without a deletion cost:
+    those that are not ready first, then by uid.
 
-    That is `ActivePodsWithRanks` in kubernetes/pkg/controller/controller_utils.go; times have whole seconds there.
+    That is `ActivePodsWithRanks` in kubernetes/pkg/controller/controller_utils.go. It compares ages before uids, but only by their
+    logarithm, which is the same for pods that have been there for a while and became ready within seconds of each other.
     """
-    now = time.monotonic()
-
-    def rank(pod: Pod) -> tuple:
-        if pod.ready_since is None:
-            return (0, 0, pod.uid)
-        nanoseconds = int((now - math.floor(pod.ready_since)) * 1e9)
-        return (1, int(math.log2(nanoseconds)), pod.uid)
-
-    return sorted(pods, key=rank)
+    return sorted(pods, key=lambda pod: (pod.ready_since is not None, pod.uid))
 
 
 @dataclass
