@@ -46,7 +46,7 @@ impl Shop {
         builder.env("HOSTNAME", &pod).env("KUBECONFIG", self.api.kubeconfig(&pod).display().to_string())
     }
 
-    /// The same, of those whose death is waited for: long enough a TTL to keep the lead on a busy machine, too.
+    /// The same, of those whose deaths are waited for again and again.
     pub async fn mortal(&self, n: usize) -> Daemon {
         self.candidate(n).ttl("3s").start().await
     }
@@ -226,10 +226,10 @@ async fn the_slice_follows_the_leader_through_every_kind_of_fail_over() {
 
 /// A leader whose write is on its way, provoked by `meddle`, and that is frozen before it arrives; and the next leader.
 async fn late_write(shop: &Shop, meddle: impl FnOnce()) -> (Daemon, Daemon, u64) {
-    let old = shop.mortal(0).await;
+    let old = shop.candidate(0).start().await;
     let first = eventually("it leads", async || old.leads_with().await).await;
     shop.routes_to("pod-0", first).await;
-    let new = shop.mortal(1).await;
+    let new = shop.candidate(1).start().await;
     eventually("the next one is queued", async || new.is_queued().await).await;
     shop.api.hold("pod-0");
     meddle();
