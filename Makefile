@@ -24,16 +24,30 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: protoc ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
-	$(CARGO) build --quiet --locked --release
+demo: release ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
 	etcd=$$(dev/etcd path); \
 	ETCD_BIN="$$etcd/etcd" exec "$${CARGO_TARGET_DIR:-target}/release/tenure" demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+# One binary for the demo, the image and all that tests/deploy runs: building it takes minutes. The flag is for the last
+# crate alone, so its dependencies are those of any release build. What is released is built with musl (release.yml):
+# a static glibc still looks for its name services when it runs, which an empty image does not have, but a host may.
+.PHONY: release
+release: protoc ## the binary, static, without what it would ask of its host
+	TENURE_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) \
+	    $(CARGO) rustc --quiet --locked --release --bin tenure -- -C target-feature=+crt-static
+
+IMAGE := target/image
+.PHONY: image
+image: release ## the container image with buildah, as an OCI archive, and its SBOM, into target/image
+	@type -P buildah >/dev/null || { echo 'buildah is missing: apt-get install buildah' >&2; exit 1; }
+	dev/image "$${CARGO_TARGET_DIR:-target}/release/tenure" $(IMAGE)
 
 .PHONY: check verify
 check: protoc ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --locked --test chaos -- -D warnings
+	$(CARGO) check --quiet --locked --no-default-features
 	$(MAKE) --no-print-directory test-inside
 verify: check
 
@@ -134,8 +148,7 @@ DEPLOY_GO_TOOLS := $(notdir $(patsubst %/go.mod,%,$(wildcard tests/deploy/tools/
 DEPLOY_PYTHON := $(TOOLS)/deploy
 
 .PHONY: test-deploy
-test-deploy: protoc deploy-tools ## charts, manifests, images, units, proxies, rules and dashboards, with the real tools; TEST=name
-	$(CARGO) build --quiet --locked --release
+test-deploy: release deploy-tools ## charts, manifests, images, units, proxies, rules and dashboards, with the real tools; TEST=name
 	TENURE_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/tenure PATH=$(DEPLOY_PYTHON)/bin:$$PATH \
 	    PYTHONDONTWRITEBYTECODE=1 $(DEPLOY_PYTHON)/bin/pytest -c tests/deploy/pytest.ini tests/deploy \
 	    --durations=10 $(if $(TEST),-k '$(TEST)')

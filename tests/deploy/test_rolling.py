@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from support.manifests import of_kind, parse, render
+from support.net import request
 from support.rollout import Pod, Rollout
 from support.tools import ROOT, run, tool
 from support.waiting import eventually
@@ -32,7 +33,7 @@ class Play:
 
 
 @pytest.fixture
-def update(etcd, tmp_path_factory, request) -> Iterator[Callable[..., Play]]:
+def update(etcd, tmp_path_factory, request: pytest.FixtureRequest) -> Iterator[Callable[..., Play]]:
     """Plays an update from some objects to others. `leader_goes`: whether the ReplicaSet deletes the leader first or last of its
     three, which a cluster leaves to chance: pods of about the same age are deleted in the order of their uids."""
     rollouts: list[Rollout] = []
@@ -44,7 +45,7 @@ def update(etcd, tmp_path_factory, request) -> Iterator[Callable[..., Play]]:
         deployment["spec"]["template"]["spec"]["containers"][0]["env"] += [{"name": k, "value": v} for k, v in own.items()]
         return objects
 
-    def play(before: list[dict], after: list[dict], leader_goes: str) -> Play:
+    def play(before: list[dict], after: list[dict], leader_goes: str, settled: bool = False) -> Play:
         rollout = Rollout(tmp_path_factory.mktemp("r"))
         rollouts.append(rollout)
         before = here(before)
@@ -52,6 +53,9 @@ def update(etcd, tmp_path_factory, request) -> Iterator[Callable[..., Play]]:
         eventually("the oldest leads", lambda: rollout.led)
         old += [rollout.start(before, "old", uid=str(n)) for n in (1, 2)]
         eventually("all are ready", lambda: all(p.ready_since for p in old))
+        if settled:
+            # Or it would have to look for a successor in any case.
+            eventually("the leader knows of the others", lambda: b"tenure_candidates{election=\"orders\"} 3" in metrics(old[0]))
         rollout.replace(here(after), "new")
         assert sorted(old, key=lambda p: p.deleted)[0 if leader_goes == "first" else 2] is old[0]
         new = rollout.pods[3:]
@@ -61,6 +65,10 @@ def update(etcd, tmp_path_factory, request) -> Iterator[Callable[..., Play]]:
     yield play
     for rollout in rollouts:
         rollout.end()
+
+
+def metrics(pod: Pod) -> bytes:
+    return request(f"{pod.address}:4790", "/metrics").body
 
 
 def chart(revision: int) -> list[dict]:
@@ -89,8 +97,8 @@ def holds(play: Play) -> None:
 
 
 def test_with_the_chart_leadership_moves_once_whoever_goes_first(update):
-    """New pods are preferred, and a leader that is told to go leads on until one of them is there."""
-    play = update(chart(1), chart(2), leader_goes="first")
+    """New pods are preferred, by a leader that has not heard of them before, too."""
+    play = update(chart(1), chart(2), leader_goes="first", settled=True)
     eventually("every probe of every new pod was asked", lambda: all(asked for pod in play.new for asked in pod.asked.values()))
     assert len(play.turns) == 2
     holds(play)

@@ -30,6 +30,8 @@ class Pod:
         spec = template["spec"]
         (self.container,) = [c for c in spec["containers"] if is_tenure(c)]
         self.grace: float = spec["terminationGracePeriodSeconds"]
+        self._hook = self.container.get("lifecycle", {}).get("preStop", {})
+        assert self._hook.keys() <= {"sleep"}, f"this play has no hooks of the kind of {self._hook}"
         self.dir = directory / name
         self.dir.mkdir(parents=True)
         self.created = time.monotonic()
@@ -107,9 +109,6 @@ class Pod:
     def _ask(self, probe: dict) -> str | None:
         """What is wrong, if anything is."""
         timeout = probe.get("timeoutSeconds", 1)
-        if "exec" in probe:
-            done = self.run(probe["exec"]["command"], timeout=timeout)
-            return None if done.returncode == 0 else f"exit {done.returncode}"
         get = probe["httpGet"]
         (port,) = [p["containerPort"] for p in self.container["ports"] if get["port"] in (p["containerPort"], p.get("name"))]
         try:
@@ -134,13 +133,7 @@ class Pod:
         self._thread(self._terminate)
 
     def _terminate(self) -> None:
-        hook = self.container.get("lifecycle", {}).get("preStop", {})
-        if "exec" in hook:
-            self.run(hook["exec"]["command"], timeout=self.grace)
-        elif "sleep" in hook:
-            time.sleep(min(hook["sleep"]["seconds"], self.grace))
-        else:
-            assert not hook, f"this play has no hooks of the kind of {hook}"
+        time.sleep(min(self._hook.get("sleep", {}).get("seconds", 0), self.grace))
         self.child.terminate()
         try:
             code = self.child.wait(max(_LEAST_GRACE, self.deleted + self.grace - time.monotonic()))
