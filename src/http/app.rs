@@ -13,6 +13,7 @@ use super::auth::AdminToken;
 use super::call::Call;
 use super::moment::Moment;
 use super::routes::{Access, Endpoint, ROUTES, Takes};
+use super::trim::trim;
 use super::{Service, gate, lists, openapi, others, page, probes, status, token, verbs};
 use crate::clock::{self, Instant};
 
@@ -45,6 +46,8 @@ impl App {
         };
         service.metrics.serve_routes(ROUTES.iter().map(|r| (r.template, methods(r.takes))));
         let openapi = openapi::document(service.about.version).to_string();
+        // The tree that it was made from was megabytes.
+        trim();
         let flag = AtomicBool::default;
         Self { service, request_timeout, born: clock::now(), started: flag(), stopping: flag(), openapi }
     }

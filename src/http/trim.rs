@@ -36,10 +36,10 @@ impl Trimmer {
 /// 36 MB behind.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "no crate offers it safely")]
-fn trim() {
+pub fn trim() {
     // SAFETY: `malloc_trim` takes its own locks, may be called at any time from any thread, and leaves live memory alone.
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn trim() {}
+pub fn trim() {}
