@@ -257,8 +257,8 @@ impl Driver {
                     input
                 });
             }
-            Output::Confirm { lease, round, elections } => {
-                self.task(async move { etcd.confirm(lease, round, &elections).await });
+            Output::Confirm { lease, round, elections, anchor } => {
+                self.task(async move { etcd.confirm(lease, round, &elections, anchor).await });
             }
             Output::Revoke { lease } => self.task(async move { etcd.revoke(lease).await }),
             Output::Look { election, round, lease } => {

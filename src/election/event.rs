@@ -280,6 +280,9 @@ pub enum Output {
         round: Round,
         /// The elections in which we have a key.
         elections: Vec<ElectionIndex>,
+        /// Where we have none: an election whose generation is read instead. etcd takes a transaction that reads nothing for one
+        /// that any member may answer from its memory, without a quorum (`IsTxnSerializable` in etcd's `txn.go`).
+        anchor: Option<ElectionIndex>,
     },
     /// Give the lease up, with all keys on it.
     Revoke {

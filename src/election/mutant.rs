@@ -27,6 +27,8 @@ pub enum Mutant {
     MembersNotCompared,
     /// A renewal confirmed at a raft term below the known one counts.
     OldTermBelieved,
+    /// The confirming read of a session without keys reads nothing.
+    EmptyConfirm,
     /// Readers trust the role until the core's next input.
     GuardByTimer,
     /// Neither drift nor slack is taken off the TTL.
@@ -71,12 +73,13 @@ pub enum Mutant {
 impl Mutant {
     /// Every one, for the tests that must catch it.
     #[allow(dead_code, reason = "the unit tests include this module too, and break nothing")]
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::DeadlineFromAnswer,
         Self::GrantFromAnswer,
         Self::UnconfirmedRenewal,
         Self::TermsNotCompared,
         Self::MembersNotCompared,
+        Self::EmptyConfirm,
         Self::OldTermBelieved,
         Self::GuardByTimer,
         Self::GuardWithoutMargin,

@@ -218,7 +218,9 @@ impl Session {
                     if mutant::on(Mutant::UnconfirmedRenewal) {
                         alive.guard = alive.guard.extended_by(Guard::new(sent_at, ttl, timing));
                     }
-                    out.push(Output::Confirm { lease, round, elections: with_keys() });
+                    let elections = with_keys();
+                    let bare = elections.is_empty() && !mutant::on(Mutant::EmptyConfirm);
+                    out.push(Output::Confirm { lease, round, elections, anchor: bare.then_some(ElectionIndex(0)) });
                     Effect::None
                 }
                 Some(_) | None => Effect::None,

@@ -71,8 +71,14 @@ impl Etcd {
     }
 
     /// Reads the own keys, linearizably.
-    pub async fn confirm(&self, lease: LeaseId, round: Round, elections: &[ElectionIndex]) -> Input {
-        Input::Session(match self.edge.confirm(lease, elections).await {
+    pub async fn confirm(
+        &self,
+        lease: LeaseId,
+        round: Round,
+        elections: &[ElectionIndex],
+        anchor: Option<ElectionIndex>,
+    ) -> Input {
+        Input::Session(match self.edge.confirm(lease, elections, anchor).await {
             Ok((header, keys)) => SessionInput::Confirmed { lease, round, header, keys },
             Err(error) => {
                 tracing::debug!(%error, %lease, "not confirmed");
@@ -154,10 +160,18 @@ impl Edge {
         beat
     }
 
-    async fn confirm(&self, lease: LeaseId, elections: &[ElectionIndex]) -> Result<(Header, Vec<OwnKey>), Error> {
-        let get = |e: &ElectionIndex| TxnOp::get(self.keys(*e).own(lease), Some(GetOptions::new().with_keys_only()));
-        // Reads only, none of them serializable: etcd serves it by ReadIndex, without the raft log (v3_server.go, `Txn`).
-        let txn = Txn::new().and_then(elections.iter().map(get).collect::<Vec<_>>());
+    async fn confirm(
+        &self,
+        lease: LeaseId,
+        elections: &[ElectionIndex],
+        anchor: Option<ElectionIndex>,
+    ) -> Result<(Header, Vec<OwnKey>), Error> {
+        let get = |key: Vec<u8>| TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
+        // Reads only, at least one, none of them serializable: etcd serves it by ReadIndex, without the raft log
+        // (v3_server.go, `Txn`). The anchor's comes last, and what it finds does not matter.
+        let mut reads: Vec<_> = elections.iter().map(|e| get(self.keys(*e).own(lease))).collect();
+        reads.extend(anchor.map(|e| get(self.keys(e).generation.clone().into())));
+        let txn = Txn::new().and_then(reads);
         // Only the member that answered the renewal can confirm it; the others are asked so that a lost key is noticed.
         let call = Call { start: Some(self.pool.renewed_by.load(Ordering::Relaxed)), ..self.urgent("confirm") };
         let done = self.txn(&call, txn).await.map_err(|failed| failed.error)?;

@@ -338,7 +338,8 @@ async fn a_lease_that_is_gone_is_reported_as_such_everywhere() {
             }
             other => panic!("{other:?}"),
         }
-        let Input::Session(SessionInput::Confirmed { keys, header, .. }) = a.edge.confirm(a.lease, ROUND, &[E]).await
+        let Input::Session(SessionInput::Confirmed { keys, header, .. }) =
+            a.edge.confirm(a.lease, ROUND, &[E], None).await
         else {
             panic!("not confirmed")
         };
@@ -347,7 +348,7 @@ async fn a_lease_that_is_gone_is_reported_as_such_everywhere() {
     // Somebody puts our key by hand: it hangs on no lease then, so it is not ours, until it is queued again.
     let own = format!("/tenure/elections/orders/{}", a.lease);
     etcd.ctl(&["put", &own, "by hand"]).await;
-    let confirmed = a.edge.confirm(a.lease, ROUND, &[E]).await;
+    let confirmed = a.edge.confirm(a.lease, ROUND, &[E], None).await;
     assert!(matches!(&confirmed, Input::Session(SessionInput::Confirmed { keys, .. }) if keys[0].created.0 == 0));
     assert_eq!(look(&a.edge, Some(a.lease)).await.own, None);
     assert_eq!(queue(&a.edge, a.lease).await, a.key, "hung on the lease again, in its place");
@@ -454,6 +455,28 @@ async fn a_quiet_watch_stays_and_one_that_hears_nothing_breaks() {
     assert!(matches!(next(&mut inputs).await, ElectionInput::ControlChanged { .. }));
 }
 
+/// Goal: a session without keys is confirmed by the quorum, or by nobody.
+/// Method: an edge that knows one member, and the other two are frozen. The same without an anchor shows the trap: that member
+/// answers from its memory.
+#[tokio::test]
+async fn without_a_quorum_a_session_without_keys_is_not_confirmed() {
+    let etcd = Etcd::cluster(3).await;
+    let (edge, _) = edge_with("a", &config(etcd.member(2)), 0);
+    let lease = lease(&edge).await;
+    let asked = edge.confirm(lease, ROUND, &[], Some(E)).await;
+    assert!(matches!(asked, Input::Session(SessionInput::Confirmed { .. })), "{asked:?}");
+    for member in 0..2 {
+        etcd.member(member).pause();
+    }
+    let of_memory = edge.confirm(lease, ROUND, &[], None).await;
+    let asked = edge.confirm(lease, ROUND, &[], Some(E)).await;
+    for member in 0..2 {
+        etcd.member(member).resume();
+    }
+    assert!(matches!(of_memory, Input::Session(SessionInput::Confirmed { .. })), "not the trap: {of_memory:?}");
+    assert!(matches!(asked, Input::Session(SessionInput::ConfirmFailed { .. })), "{asked:?}");
+}
+
 #[tokio::test]
 async fn a_frozen_member_of_three_costs_no_more_than_the_hedge() {
     let etcd = Etcd::cluster(3).await;
@@ -468,7 +491,7 @@ async fn a_frozen_member_of_three_costs_no_more_than_the_hedge() {
             let began = Instant::now();
             let renewed = edge.keep_alive(lease, ROUND, false).await;
             assert!(matches!(renewed, Input::Session(SessionInput::KeepAliveAnswered { .. })), "{renewed:?}");
-            let confirmed = edge.confirm(lease, ROUND, &[E]).await;
+            let confirmed = edge.confirm(lease, ROUND, &[E], None).await;
             assert!(matches!(confirmed, Input::Session(SessionInput::Confirmed { .. })), "{confirmed:?}");
             look(&edge, Some(lease)).await;
             assert!(began.elapsed() < Duration::from_millis(1500), "seed {seed}: {:?}", began.elapsed());

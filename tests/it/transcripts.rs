@@ -440,9 +440,10 @@ fn render(output: &Output) -> String {
         Output::KeepAlive { lease, round, elsewhere } => {
             format!("renew lease={lease} round={}{}", round.0, if *elsewhere { " elsewhere" } else { "" })
         }
-        Output::Confirm { lease, round, elections } => {
+        Output::Confirm { lease, round, elections, anchor } => {
             let elections: Vec<_> = elections.iter().map(|e| e.0).collect();
-            format!("confirm lease={lease} round={} of {elections:?}", round.0)
+            let anchor = anchor.map_or_else(String::new, |e| format!(" by {}", e.0));
+            format!("confirm lease={lease} round={} of {elections:?}{anchor}", round.0)
         }
         Output::Revoke { lease } => format!("revoke lease={lease}"),
         Output::Look { election, round, lease } => {

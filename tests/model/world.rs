@@ -205,6 +205,7 @@ impl World {
                 Some(Member::CaughtUp)
             }
             (Some((n, _)), Output::KeepAlive { .. }) if n == from => Some(Member::Deposed),
+            (Some((n, _)), _) if n == from && request.asks_nobody() => Some(Member::Deposed),
             (Some((n, Deposed::Lagging)), Output::Confirm { .. }) if n == from => Some(Member::Lagging),
             (Some((n, Deposed::Alone)), _) if n == from => None,
             _ => Some(Member::Good),

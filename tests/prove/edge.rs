@@ -94,6 +94,11 @@ impl Request {
         )
     }
 
+    /// Whether any member answers it from its memory, without a quorum: to etcd a transaction without reads is serializable.
+    pub fn asks_nobody(&self) -> bool {
+        matches!(&self.output, Output::Confirm { elections, anchor: None, .. } if elections.is_empty())
+    }
+
     /// What the edge reports when no answer came.
     pub fn unanswered(&self) -> Input {
         let session = Input::Session;

@@ -166,10 +166,15 @@ impl Store {
                 };
                 Input::Session(SessionInput::KeepAliveAnswered { lease: *lease, round: *round, ttl, header })
             }
-            Output::Confirm { lease, round, elections } => {
+            Output::Confirm { lease, round, elections, .. } => {
                 let created = |e: &ElectionIndex| Revision(self.created(*e, &lease.to_string()));
                 let keys = elections.iter().map(|e| OwnKey { election: *e, created: created(e) }).collect();
-                let header = self.header(sent_at);
+                let mut header = self.header(sent_at);
+                if by == Member::Deposed {
+                    // Only what reads nothing is answered by it (`asks_nobody`): from its memory.
+                    header.raft_term = RaftTerm(self.term - 1);
+                    header.member.0 += 1;
+                }
                 Input::Session(SessionInput::Confirmed { lease: *lease, round: *round, header, keys })
             }
             Output::Revoke { lease } => {

@@ -46,6 +46,12 @@ impl World<'_> {
                 let forwards = !trouble.only && round.0 % 2 == 0;
                 return Some(if forwards { Member::Forwarding } else { Member::Deposed });
             }
+            // Like the round's keep-alive, where that went to the deposed leader itself.
+            Output::Confirm { round, .. }
+                if deposed && request.asks_nobody() && node.deceived.is_some_and(|(_, r, _)| r == *round) =>
+            {
+                return Some(Member::Deposed);
+            }
             // A leader without its quorum answers no linearizable read.
             _ if deposed && trouble.only => return None,
             _ => {}

@@ -39,7 +39,7 @@ impl<'a> Etcd<'a> {
                 session(SessionInput::KeepAliveAnswered { lease, round, ttl: self.ttl(0)?, header })
             }
             Output::Confirm { lease, round, .. } if failed => session(SessionInput::ConfirmFailed { lease, round }),
-            Output::Confirm { lease, round, ref elections } => {
+            Output::Confirm { lease, round, ref elections, .. } => {
                 let mut keys = Vec::new();
                 for election in elections {
                     keys.push(OwnKey { election: *election, created: self.own(core, *election)?.created });
