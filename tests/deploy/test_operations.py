@@ -6,7 +6,9 @@ import shlex
 import pytest
 import yaml
 
+from support.cluster import leader_of
 from support.tools import ROOT, run, tenure
+from support.waiting import eventually
 
 TEXT = (ROOT / "docs/operations.md").read_text()
 RULES = yaml.safe_load((ROOT / "helm/tenure/files/rules/tenure.yaml").read_text())
@@ -68,3 +70,26 @@ def test_reasons_in_the_table_are_those_of_the_binary():
     source = (ROOT / "src/election/role.rs").read_text() + (ROOT / "src/election/event.rs").read_text()
     known = set(re.findall(r'=> "([a-z_]+)"', source))
     assert named <= known, named - known
+
+
+def test_a_pause_as_written_keeps_the_leader_and_lets_nobody_follow(etcd, candidate):
+    pause, unpause = [shlex.split(c)[1:] for c in re.findall(r"^    (etcdctl (?:put|del) .+)$", TEXT, re.M)]
+    etcdctl = run(ROOT / "dev/etcd", "path", cwd=ROOT).stdout.strip() + "/etcdctl"
+
+    def written(command: list[str]) -> None:
+        run(etcdctl, "--endpoints", etcd.endpoint, *[word.replace("NAME", "orders") for word in command])
+
+    def says(one, part: str) -> bool:
+        return part in run(tenure(), "status", "--output", "json", "--control", f"unix:{one.control}").stdout
+
+    both = [candidate(id, {"etcd": {"prefix": "/tenure"}, "session": {"ttl": "2s"}}) for id in ("pod-0", "pod-1")]
+    leader = leader_of(both)
+    (other,) = [c for c in both if c is not leader]
+    written(pause)
+    eventually("the pause is seen", lambda: says(leader, '"paused":true'))
+    assert leader.leads()
+    assert leader.verb("/v1/elections/orders/resign").json()["leader"] is None
+    eventually("the other is first in the queue", lambda: says(other, '"queue_position":0'))
+    assert not any(c.leads() for c in both)
+    written(unpause)
+    leader_of(both)

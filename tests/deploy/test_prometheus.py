@@ -95,6 +95,47 @@ def test_promtool_accepts_the_configuration():
     run(tool("promtool"), "check", "config", ROOT / "deploy/prometheus/prometheus.yaml")
 
 
+def pod(port: str, phase: str = "Running", **labels: str) -> dict[str, str]:
+    """What Prometheus finds out about a container's port in Kubernetes."""
+    meta = {"pod_container_port_number": port, "pod_phase": phase, "namespace": "prod", "pod_name": "shop-0"}
+    meta |= {f"pod_label_app_kubernetes_io_{k}": v for k, v in labels.items()}
+    return {f"__meta_kubernetes_{k}": v for k, v in meta.items()}
+
+
+def test_in_kubernetes_the_daemons_ports_are_kept_with_labels_that_the_rules_group_by(tmp_path: Path):
+    """Debian's promtool is built without Kubernetes: found pods are given to it, and it does the rest."""
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus-kubernetes.yaml").read_text())
+    config["rule_files"] = [str(RULES)]
+    (scrape,) = config["scrape_configs"]
+    assert scrape.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    found = [
+        pod("4790", name="web", instance="shop"),
+        pod("4790"),
+        pod("8080", name="web", instance="shop"),
+        pod("4790", phase="Succeeded", name="web", instance="shop"),
+    ]
+    scrape["static_configs"] = [{"targets": [f"10.0.0.{i}:4790"], "labels": labels} for i, labels in enumerate(found)]
+    file = tmp_path / "prometheus.yaml"
+    file.write_text(yaml.safe_dump(config))
+    run(tool("promtool"), "check", "config", file)
+    judged = json.loads(run(tool("promtool"), "check", "service-discovery", "--timeout=1s", file, "tenure").stdout)
+    kept = {t["labels"]["instance"]: (t["labels"]["job"], t["labels"]["namespace"], t["labels"]["pod"]) for t in judged if t["labels"]}
+    assert kept == {"10.0.0.0:4790": ("web-shop", "prod", "shop-0"), "10.0.0.1:4790": ("tenure", "prod", "shop-0")}
+
+
+def test_rules_name_only_metrics_that_the_daemon_exposes(scene: Scene):
+    """An alert on a name that does not exist is silent for ever. Families of routing exist only in Kubernetes: the source has those."""
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    named = {name for rule in rules for name in re.findall(r"(?<![\w:])(?:tenure|process)_\w+", rule["expr"])}
+    assert len(named) > 10
+    source = (ROOT / "src/metrics/routing.rs").read_text()
+    for name in named:
+        if name.startswith("tenure_kubernetes_"):
+            assert f'"{name.removeprefix("tenure_")}"' in source, name
+        else:
+            eventually(f"{name} is exposed", lambda name=name: scene.query(name), within=20)
+
+
 def test_every_query_of_the_dashboard_returns_data(scene: Scene):
     leader = leader_of(scene.candidates)
     eventually("all are scraped", lambda: len(scene.query("tenure_is_leader")) == 3)
