@@ -63,6 +63,14 @@ def test_the_binary_accepts_the_configuration_and_the_units_make_its_directories
                 assert not word.startswith("unix:") or word in text, f"{word} is not where the daemon listens"
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda u: u.name)
+def test_a_dynamic_user_has_a_name_that_is_no_group(unit):
+    """systemd refuses another, and says so only when the unit starts."""
+    said = dict(directives(unit))
+    assert said["DynamicUser"] == "yes"
+    assert said.get("User", unit.stem) != said.get("Group") and "tenure" != said.get("User", unit.stem)
+
+
 def test_the_watchdog_and_the_stop_leave_the_daemon_time(tmp_path):
     unit = dict(directives(HERE / "tenure.service"))
     watchdog, stop = (int(unit[k].removesuffix("s")) for k in ("WatchdogSec", "TimeoutStopSec"))

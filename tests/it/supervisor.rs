@@ -1,6 +1,7 @@
 //! What systemd is told, by the daemon that it would start: `Type=notify` and `WatchdogSec=`.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use crate::support::{Daemon, Etcd, eventually, scratch};
@@ -72,6 +73,30 @@ async fn systemd_is_told_of_start_role_and_stop_and_its_watchdog_is_fed_only_whi
     daemon.sigterm();
     manager.waits_for("STOPPING=1");
     assert!(daemon.wait_exit().await.success());
+}
+
+/// Goal: a manager that does not read costs no leadership.
+/// Method: the socket's queue holds few messages; the watchdog alone fills it. Its name is an abstract one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_does_not_read_delays_nothing() {
+    let etcd = Etcd::start().await;
+    let name = format!("tenure-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+    let deaf = UnixDatagram::bind_addr(&address).expect("a name of our own");
+    let daemon = Daemon::builder("pod-0", &etcd)
+        .ttl("2s")
+        .env("NOTIFY_SOCKET", format!("@{name}"))
+        .env("WATCHDOG_USEC", "100000")
+        .start()
+        .await;
+    let full = || async { daemon.logs().contains("systemd was not told") };
+    eventually("the queue is full", full).await;
+    let token = daemon.token().await;
+    tokio::time::sleep(Duration::from_secs(4)).await; // Two TTLs: a loop that hung would have lost the leadership.
+    assert!(token.is_some() && daemon.token().await == token, "{}", daemon.logs());
+    daemon.sigterm();
+    assert!(daemon.wait_exit().await.success());
+    drop(deaf);
 }
 
 /// Goal: an etcd that is down does not fail the unit, nor is it restarted for it.
