@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from support.waiting import eventually
 
 USER = 65532
 LIMIT = 12 * 1024 * 1024
+# Of loopback too, and nobody else's.
+NAME_SERVER = "127.42.0.53"
 
 
 class Image:
@@ -30,19 +33,25 @@ class Image:
         self.archive = directory / "tenure.tar"
         self.sbom = json.loads((directory / "tenure.cdx.json").read_text())
         layout, self.root = directory / "layout", directory / "root"
-        with tarfile.open(self.archive) as tar:
-            tar.extractall(layout, filter="data")
+        _extract(self.archive, layout)
         self.digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
         manifest = self._blob(layout, self.digest)
         self.config = self._blob(layout, manifest["config"]["digest"])["config"]
         for layer in manifest["layers"]:
-            with tarfile.open(layout / "blobs" / layer["digest"].replace(":", "/")) as tar:
+            blob = layout / "blobs" / layer["digest"].replace(":", "/")
+            with tarfile.open(blob) as tar:
                 self.members = tar.getmembers()
-                tar.extractall(self.root, filter="fully_trusted")
+            _extract(blob, self.root)
 
     @staticmethod
     def _blob(layout: Path, digest: str) -> dict:
         return json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())
+
+
+def _extract(archive: Path, into: Path) -> None:
+    # Not by tarfile, which wants to be told how from Python 3.12 on, and does not know that in Debian 12's.
+    into.mkdir(exist_ok=True)
+    run("tar", "--extract", "--file", archive, "--directory", into)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,7 @@ class Container:
         # What every runtime lays into a container.
         for directory in ("etc", "run/tenure", "proc"):
             (root / directory).mkdir(parents=True, exist_ok=True)
-        (root / "etc/hosts").write_text("127.0.0.1 localhost etcd\n")
+        (root / "etc/resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
         uid, gid = image.config["User"].split(":")
         mounts = (
             f'mount --bind "{root}" "{root}" && mount -t tmpfs -o uid={uid},gid={gid},mode=0750 tmpfs "{root}/run/tenure"'
@@ -82,13 +91,14 @@ class Container:
 
 
 @pytest.fixture
-def container(image: Image, etcd, tmp_path: Path) -> Iterator[tuple[Container, str]]:
+def container(image: Image, etcd, tmp_path: Path, spawn) -> Iterator[tuple[Container, str]]:
     public = f"127.0.0.1:{free_port()}"
+    spawn([sys.executable, str(ROOT / "tests/deploy/support/dns.py"), NAME_SERVER], "dns.log")
     env = {
         "TENURE_ID": "pod-0",
         "TENURE_ELECTIONS": "orders",
-        # By a name, which a static binary in an empty root has to resolve by itself.
-        "TENURE_ETCD__ENDPOINTS": etcd.endpoint.replace("127.0.0.1", "etcd"),
+        # By a name of a name server, which a static binary in an empty root has to ask by itself.
+        "TENURE_ETCD__ENDPOINTS": etcd.endpoint.replace("127.0.0.1", "etcd.example"),
         "TENURE_HTTP__PUBLIC": public,
     }
     running = Container(image, env, tmp_path / "log")
