@@ -19,7 +19,13 @@ impl Guard {
     /// The guard that a grant, or a *confirmed* renewal, earns: `sent_at + ttl * (1 - drift) - slack`.
     #[must_use]
     pub fn new(sent_at: Instant, granted: Duration, timing: &Timing) -> Self {
-        let span = if mutant::on(Mutant::GuardWithoutMargin) { granted } else { timing.guard_span(granted) };
+        let span = if mutant::on(Mutant::GuardWithoutMargin) {
+            granted
+        } else if mutant::on(Mutant::DriftIgnored) {
+            granted.saturating_sub(timing.slack())
+        } else {
+            timing.guard_span(granted)
+        };
         Self { deadline: sent_at + span }
     }
 

@@ -33,6 +33,8 @@ pub enum Mutant {
     GuardByTimer,
     /// Neither drift nor slack is taken off the TTL.
     GuardWithoutMargin,
+    /// Only the slack is.
+    DriftIgnored,
     /// The elect transaction does not ask for the own key.
     ElectWithoutOwnKey,
     /// The elect transaction overlooks a candidate one revision ahead.
@@ -73,7 +75,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every one, for the tests that must catch it.
     #[allow(dead_code, reason = "the unit tests include this module too, and break nothing")]
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::DeadlineFromAnswer,
         Self::GrantFromAnswer,
         Self::UnconfirmedRenewal,
@@ -83,6 +85,7 @@ impl Mutant {
         Self::OldTermBelieved,
         Self::GuardByTimer,
         Self::GuardWithoutMargin,
+        Self::DriftIgnored,
         Self::ElectWithoutOwnKey,
         Self::RangeOffByOne,
         Self::ElectWhilePaused,

@@ -237,7 +237,7 @@ def door(objects: list[dict], pod: Sidecar, listen: int, backend: int, spawn) ->
         assert there in config
         config = config.replace(there, here)
     (pod.dir / "nginx.conf").write_text(config)
-    spawn([tool("nginx"), "-p", str(pod.dir), "-c", str(pod.dir / "nginx.conf"), "-e", "stderr", "-g", "daemon off;"], f"{pod.name}-door.log")
+    spawn([tool("nginx"), "-p", str(pod.dir), "-c", str(pod.dir / "nginx.conf"), "-e", "stderr", "-g", "daemon off; master_process off;"], f"{pod.name}-door.log")
     spawn([sys.executable, "-c", BACKEND, str(backend), pod.name], f"{pod.name}-backend.log")
     eventually("the door opens", lambda: request(f"127.0.0.1:{listen}", "/").status == 200)
 

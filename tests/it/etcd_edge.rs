@@ -191,6 +191,27 @@ async fn only_the_first_in_the_queue_is_elected_and_once() {
     assert_eq!(history, [(record, header.revision)]);
 }
 
+/// Goal: every condition of the elect transaction reaches etcd.
+/// Method: each alone is wrong, and all others right; then all are right. (Who is first: the test above.)
+#[tokio::test]
+async fn an_election_on_any_outdated_knowledge_is_refused() {
+    let etcd = Etcd::start().await;
+    let a = Candidate::queued("a", &etcd).await;
+    etcd.ctl(&["put", "/tenure/control/orders", r#"{"paused":false}"#]).await;
+    let view = look(&a.edge, Some(a.lease)).await;
+    let right = elect_txn(a.lease, &a.key, &view, 1);
+    let other = |revision: Revision| Revision(revision.0 + 1);
+    for (what, wrong) in [
+        ("own key", ElectTxn { created: other(right.created), ..right.clone() }),
+        ("generation", ElectTxn { generation_modified: other(right.generation_modified), ..right.clone() }),
+        ("control", ElectTxn { control_modified: other(right.control_modified), ..right.clone() }),
+    ] {
+        let outcome = elect(&a.edge, &wrong, stamp()).await;
+        assert!(matches!(outcome, ElectOutcome::Refused { .. }), "{what}: {outcome:?}");
+    }
+    assert!(matches!(elect(&a.edge, &right, stamp()).await, ElectOutcome::Won { .. }));
+}
+
 #[tokio::test]
 async fn a_hand_over_names_the_successor_in_one_commit_and_is_recognised_when_repeated() {
     let etcd = Etcd::start().await;

@@ -30,6 +30,8 @@ const LEFT_TO_THE_SIMULATOR: &[Mutant] = &[
     Mutant::GenerationByRevision,
     // A resign or a restart, then a deposed leader of etcd, then an election on the guard that it gave.
     Mutant::EmptyConfirm,
+    // The model's slack is more than its drift.
+    Mutant::DriftIgnored,
 ];
 
 /// What needs two faults: hunted by `make model` only.

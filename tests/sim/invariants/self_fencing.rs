@@ -5,23 +5,34 @@
 //! it has heard that its key is gone, it does not lead. Under every attack. Besides, where no one interferes by hand: the key of
 //! whoever leads stands in etcd.
 
-use crate::edge::Request;
+use std::time::Duration;
+
+use crate::edge::{Request, nanos};
 use crate::election::event::{ElectionInput, Input, Output, SessionInput};
 use crate::election::ids::{ElectionIndex, Generation};
 use crate::election::role::Role;
 use crate::etcd::{Change, Event, Member};
 use crate::sim::plan::Attack;
 use crate::sim::world::World;
+use crate::timing::TimingSpec;
 
 const NAME: &str = "self_fencing";
+
+/// What a renewal earns, written out once more: the core's own function is what is judged.
+fn span(granted: Duration, spec: TimingSpec) -> Duration {
+    let drift = Duration::from_nanos(nanos(granted) / 1_000_000 * u64::from(spec.drift_ppm));
+    granted - drift - spec.slack
+}
 
 impl World<'_> {
     /// etcd answered: what guard does that allow?
     pub(in crate::sim) fn earn(&mut self, n: usize, request: &Request, answer: &Input, by: Member) {
+        let spec = self.timing.spec();
         let node = &mut self.nodes[n];
         match (&request.output, answer) {
             (_, Input::Session(SessionInput::Granted { ttl, header, .. })) => {
-                node.earned = node.earned.max(header.sent_at + self.timing.guard_span(*ttl));
+                let earned = span(*ttl, spec);
+                node.earned = node.earned.max(header.sent_at + earned);
             }
             (_, Input::Session(SessionInput::KeepAliveAnswered { lease, round, header, .. })) => match by {
                 Member::Deposed | Member::Forwarding => node.deceived = Some((*lease, *round, header.sent_at)),
@@ -30,7 +41,7 @@ impl World<'_> {
             (Output::Confirm { lease, round, .. }, Input::Session(SessionInput::Confirmed { .. })) => {
                 let renewal = node.renewals.iter().flatten().find(|(l, r, _)| l == lease && r == round);
                 if let Some((_, _, sent_at)) = renewal {
-                    node.earned = node.earned.max(*sent_at + self.timing.guard_span(self.timing.ttl()));
+                    node.earned = node.earned.max(*sent_at + span(spec.ttl, spec));
                 }
             }
             _ => {}
