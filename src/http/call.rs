@@ -34,6 +34,11 @@ const PAGE_MOST: u64 = 1_000;
 /// The chunks of a body.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
+/// Goes with a request whose path ends with a slash. Found out before routing, since `warp::path::full` panics on a target that
+/// is no path.
+#[derive(Clone, Copy, Debug)]
+pub struct Slash;
+
 /// What the client asked.
 pub struct Call {
     /// The row of the table, if any fits.

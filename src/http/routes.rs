@@ -12,13 +12,13 @@ use hyper::body::Buf;
 use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use warp::filters::BoxedFilter;
-use warp::path::{FullPath, Tail};
+use warp::path::Tail;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::app::App;
 use super::auth::AdminToken;
-use super::call::{Call, Chunks};
+use super::call::{Call, Chunks, Slash};
 use super::listen::Face;
 use super::query::Query;
 use super::seats::Seat;
@@ -244,28 +244,36 @@ pub(super) fn filter(app: &Arc<App>, face: Face, token: Option<AdminToken>) -> B
     let token = token.map(Arc::new);
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     target()
-        .and(warp::path::full())
         .and(warp::method())
         .and(warp::header::headers_cloned())
         .and(query)
         .and(warp::body::stream())
         .and(warp::ext::optional::<Arc<Seat>>())
-        .then(move |target: Target, path: FullPath, method: Method, headers: HeaderMap, query: String, body, seat| {
-            let (app, token) = (Arc::clone(&app), token.clone());
-            let call = Call {
-                route: target.route.filter(|route| route.on(face)),
-                election: target.election,
-                tail: target.tail,
-                slash: path.as_str().ends_with('/'),
-                method,
-                headers,
-                query: Query::new(query),
-                body: chunks(body),
-                seat,
-                deadline: Instant::now() + app.request_timeout,
-            };
-            async move { app.answer(call, token.as_deref()).await }
-        })
+        .and(warp::ext::optional::<Slash>())
+        .then(
+            move |target: Target,
+                  method: Method,
+                  headers: HeaderMap,
+                  query: String,
+                  body,
+                  seat,
+                  slash: Option<Slash>| {
+                let (app, token) = (Arc::clone(&app), token.clone());
+                let call = Call {
+                    route: target.route.filter(|route| route.on(face)),
+                    election: target.election,
+                    tail: target.tail,
+                    slash: slash.is_some(),
+                    method,
+                    headers,
+                    query: Query::new(query),
+                    body: chunks(body),
+                    seat,
+                    deadline: Instant::now() + app.request_timeout,
+                };
+                async move { app.answer(call, token.as_deref()).await }
+            },
+        )
         .boxed()
 }
 

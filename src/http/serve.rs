@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use warp::reply::Response;
 
 use super::app::{App, connect_refused};
+use super::call::Slash;
 use super::listen::{Bound, Door, Socket};
 use super::patient::Patient;
 use super::seats::{Doing, Seat, Seats};
@@ -193,6 +194,9 @@ where
     } else {
         let lingering = !request.headers().contains_key(EXPECT);
         request.extensions_mut().insert(Arc::clone(&seat));
+        if request.uri().path().ends_with('/') {
+            request.extensions_mut().insert(Slash);
+        }
         hall.routes.call(request.map(|body| Upload::new(body, hall.limit, lingering))).await?
     };
     if seat.crowded() || hall.app.stopping() {
