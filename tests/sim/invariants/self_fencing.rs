@@ -21,7 +21,7 @@ const NAME: &str = "self_fencing";
 /// What a renewal earns, written out once more: the core's own function is what is judged.
 fn span(granted: Duration, spec: TimingSpec) -> Duration {
     let drift = Duration::from_nanos(nanos(granted) / 1_000_000 * u64::from(spec.drift_ppm));
-    granted - drift - spec.slack
+    granted.saturating_sub(drift).saturating_sub(spec.slack)
 }
 
 impl World<'_> {
