@@ -104,8 +104,8 @@ def test_using_it_goes_as_written(machine, tmp_path):
     eventually("etcd answers", lambda: machine.run("etcdctl endpoint health", check=False).returncode == 0)
 
     (config,) = re.findall(r"^```yaml\n(id: .*?)^```$", README, re.M | re.S)
-    machine.run(f"mkdir /tmp/work; cat > /tmp/work/tenure.yaml <<'EOF'\n{config}EOF")
-    here = "/tmp/work"
+    machine.run(f"mkdir /tmp/walk; cat > /tmp/walk/tenure.yaml <<'EOF'\n{config}EOF")
+    here = "/tmp/walk"
     for inline in ("tenure config check tenure.yaml", "tenure doctor -c tenure.yaml", "tenure config example"):
         assert f"`{inline}`" in README
         machine.run(inline, cwd=here)
