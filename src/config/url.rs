@@ -39,7 +39,12 @@ fn parse(scalar: &Scalar, url: &str, accepted: &str) -> Parsed<Uri> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
         return Err(format!("{} does not begin with http:// or https://; {accepted}", quoted(scalar)));
     }
-    let uri: Uri = url.parse().map_err(|_| format!("{} is no URL; {accepted}", quoted(scalar)))?;
+    let uri: Uri = url.parse().map_err(|_| {
+        // What http://${POD_IP}:4790 becomes in a cluster with IPv6.
+        let bare = url.split("://").nth(1).is_some_and(|rest| !rest.starts_with('[') && rest.matches(':').count() > 1);
+        let brackets = if bare { ", and an IPv6 address in brackets, such as http://[fd00::5]:4790" } else { "" };
+        format!("{} is no URL; {accepted}{brackets}", quoted(scalar))
+    })?;
     if uri.host().is_none_or(str::is_empty) || url.contains('#') {
         return Err(format!("{} is no URL with a host; {accepted}", quoted(scalar)));
     }
@@ -70,6 +75,9 @@ mod tests {
         ] {
             let what = endpoint(&plain(bad)).expect_err(bad);
             assert!(!what.contains("secret"), "{what}");
+            assert!(!what.contains("brackets"), "{what}");
         }
+        let what = advertised(&plain("http://fd00::1:4790")).expect_err("without brackets");
+        assert!(what.contains("in brackets, such as http://[fd00::5]:4790"), "{what}");
     }
 }

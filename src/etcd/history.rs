@@ -81,6 +81,10 @@ impl Edge {
         let keys = self.keys(election);
         let ours = records.kvs().iter().filter(|kv| keys.is_record(kv.key()));
         let deletes: Vec<_> = ours.map(|kv| TxnOp::delete(kv.key(), None)).collect();
+        // Others' keys below ours are left alone. And etcd takes a transaction of comparisons alone for a serializable read.
+        if deletes.is_empty() {
+            return Ok(());
+        }
         let guard = Compare::create_revision(keys.candidate(&own.suffix), CompareOp::Equal, own.created.0);
         let txn = Txn::new().when([guard]).and_then(deletes);
         let done: Done<_> = self.txn(&self.patient("trim_history"), txn).await.map_err(|failed| failed.error)?;

@@ -20,14 +20,14 @@ CLASSIC_VERSIONS = ["1.25", "1.26", "1.27", "1.28"]
 # What the library can render at all, in one release: TLS, a password, settings of every type, more variables.
 FULL = {
     "tenure": {
-        "config": {
-            "etcd": {"endpoints": ["https://a:2379", "https://b:2379"], "username": "web", "tls": {"server_name": "etcd"}},
-            "session": {"ttl": "5s", "promise": "500ms"},
-            "readiness": {"strict": True},
-            "history_limit": 100000,
+        "etcd": {
+            "endpoints": ["https://a:2379", "https://b:2379"],
+            "username": "web",
+            "passwordSecret": {"name": "etcd-web"},
+            "tls": {"existingSecret": "etcd-tls", "certKey": "tls.crt", "keyKey": "tls.key", "serverName": "etcd"},
         },
-        "etcdTls": {"existingSecret": "etcd-tls", "certKey": "tls.crt", "keyKey": "tls.key"},
-        "etcdAuth": {"existingSecret": "etcd-web"},
+        "session": {"ttl": "5s", "promise": "500ms", "vacancyGrace": "3s"},
+        "extraConfig": {"readiness": {"strict": True}, "history_limit": 100000, "etcd": {"request_timeout": "3s"}},
         "image": {"registry": "", "digest": "sha256:" + "0" * 64},
         "readinessProbe": False,
         "extraEnv": [{"name": "TENURE_LOG__FORMAT", "value": "json"}],
@@ -113,31 +113,51 @@ def test_what_the_user_sets_replaces_the_default_whatever_its_type():
     assert env["TENURE_SESSION__TTL"] == "5s" and env["TENURE_ETCD__PASSWORD_FILE"] == "/etc/tenure/etcd-auth/password"
     assert "readinessProbe" not in c and "readinessProbe" in sidecar(render(EXAMPLES[0]))
     assert c["image"] == "tenure-dev/tenure:0.1.0@sha256:" + "0" * 64
-    moved = sidecar(render(EXAMPLES[1], {"tenure": {"config": {"http": {"public": "0.0.0.0:9999"}}}}))
-    assert {e["name"]: e.get("value") for e in moved["env"]}["TENURE_HTTP__ADVERTISE_URL"] == "http://$(POD_IP):9999"
-    assert moved["ports"][0]["containerPort"] == moved["livenessProbe"]["httpGet"]["port"] == 9999
+    assert env["TENURE_SESSION__VACANCY_GRACE"] == "3s" and env["TENURE_ETCD__REQUEST_TIMEOUT"] == "3s"
+    assert env["TENURE_ETCD__TLS__SERVER_NAME"] == "etcd"
+
+
+@pytest.mark.parametrize(
+    ("http", "public", "url"),
+    [
+        ({"port": 9999}, "0.0.0.0:9999", "http://$(POD_IP):9999"),
+        ({"port": 9999, "ipv6": True}, "[::]:9999", "http://[$(POD_IP)]:9999"),
+        ({"advertiseUrl": "http://$(POD_IP):80"}, "0.0.0.0:4790", "http://$(POD_IP):80"),
+    ],
+)
+def test_the_sidecar_listens_publishes_and_is_asked_at_one_port(http, public, url):
+    moved = sidecar(render(EXAMPLES[1], {"tenure": {"http": http}}))
+    env = {e["name"]: e.get("value") for e in moved["env"]}
+    assert env["TENURE_HTTP__PUBLIC"] == public and env["TENURE_HTTP__ADVERTISE_URL"] == url
+    port = http.get("port", 4790)
+    assert moved["ports"][0]["containerPort"] == moved["livenessProbe"]["httpGet"]["port"] == port
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"config": {"elections": []}}, "elections names the leaderships"),
-        ({"config": {"elections": "web"}}, "elections must be a list"),
-        ({"config": {"elections": [{"name": "web"}]}}, "takes names only"),
-        ({"config": {"etcd": {"endpoints": []}}}, "endpoints names etcd's members"),
-        ({"config": {"etcd": {"endpoints": ["https://a:2379"]}}}, "etcdTls.existingSecret names a Secret"),
-        ({"config": {"etcd": {"username": "web"}}}, "go together"),
-        ({"etcdAuth": {"existingSecret": "x"}}, "go together"),
-        ({"etcdTls": {"existingSecret": "x", "certKey": "tls.crt"}}, "go together"),
-        ({"config": {"id": "x"}}, "set by the library"),
-        ({"config": {"kubernetes": {"route": "label"}}}, "set by the library"),
-        ({"config": {"http": {"control": "127.0.0.1:1"}}}, "set by the library"),
-        ({"config": {"http": {"public": "unix:/x"}}}, "must end with a port"),
+        ({"elections": []}, "elections names the leaderships"),
+        ({"elections": "web"}, "elections must be a list"),
+        ({"elections": [{"name": "web"}]}, "takes names only"),
+        ({"etcd": {"endpoints": []}}, "endpoints names etcd's members"),
+        ({"etcd": {"endpoints": ["https://a:2379"]}}, "etcd.tls.existingSecret names a Secret"),
+        ({"etcd": {"username": "web"}}, "go together"),
+        ({"etcd": {"passwordSecret": {"name": "x"}}}, "go together"),
+        ({"etcd": {"tls": {"existingSecret": "x", "certKey": "tls.crt"}}}, "go together"),
+        ({"http": {"port": "http"}}, "http.port is a number from 1 to 65535, not http"),
+        ({"http": {"port": 70000}}, "http.port is a number from 1 to 65535, not 70000"),
+        ({"extraConfig": {"id": "x"}}, "extraConfig.id cannot be set: it is the pod's name"),
+        ({"extraConfig": {"kubernetes": {"route": "label"}}}, "it follows tenure.routing"),
+        ({"extraConfig": {"http": {"control": "127.0.0.1:1"}}}, "/run/tenure/control.sock"),
+        ({"extraConfig": {"http": {"public": "[::]:1"}}}, "it follows tenure.http.port and tenure.http.ipv6"),
+        ({"extraConfig": {"http": {"tls": {"cert_file": "/x"}}}}, "is not for a sidecar"),
+        ({"extraConfig": {"session": {"ttl": "5s"}}}, "it is tenure.session"),
         ({"routing": {"mode": "endpoint_slice"}}, "is gate, label or endpointSlice, not endpoint_slice"),
-        ({"config": {"elections": ["a", "b"]}, "waitForDrained": "25s"}, "waits for one election"),
-        ({"routing": {"mode": "label", "election": "other"}}, "is none of tenure.config.elections"),
-        ({"elections": ["web"]}, "there is no value tenure.elections; there are: config"),
-        ({"etcdTls": {"secret": "x"}}, "there is no value tenure.etcdTls.secret"),
+        ({"elections": ["a", "b"], "waitForDrained": "25s"}, "waits for one election"),
+        ({"routing": {"mode": "label", "election": "other"}}, "is none of tenure.elections"),
+        ({"config": {"elections": ["web"]}}, "there is no value tenure.config; there are: elections"),
+        ({"log": {"level": "debug"}}, "and extraConfig takes every key of `tenure config example`"),
+        ({"etcd": {"tls": {"secret": "x"}}}, "there is no value tenure.etcd.tls.secret"),
         ({"image": "tenure:1"}, "tenure.image must be a mapping"),
     ],
 )

@@ -26,7 +26,7 @@ spec:
   {{- if eq $v.routing.mode "label" }}
   selector:
     {{- toYaml .selector | nindent 4 }}
-    tenure.dev/election: {{ default (first $v.config.elections) $v.routing.election }}
+    tenure.dev/election: {{ default (first $v.elections) $v.routing.election }}
     tenure.dev/role: leader
   {{- end }}
   ports:

@@ -10,7 +10,7 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
 {{- define "tenure-lib.sidecar" -}}
 {{- $mode := default "native" .mode }}
 {{- $v := include "tenure-lib.values" .root | fromYaml }}
-{{- $port := include "tenure-lib.port" $v | int }}
+{{- $port := int $v.http.port }}
 {{- if not (has $mode (list "native" "classic")) }}
   {{- fail (printf "tenure-lib: the mode of tenure-lib.sidecar is native or classic, not %s" $mode) }}
 {{- end }}
@@ -81,12 +81,12 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
   volumeMounts:
     - name: tenure-run
       mountPath: /run/tenure
-    {{- if $v.etcdTls.existingSecret }}
+    {{- if $v.etcd.tls.existingSecret }}
     - name: tenure-etcd-tls
       mountPath: /etc/tenure/etcd-tls
       readOnly: true
     {{- end }}
-    {{- if $v.etcdAuth.existingSecret }}
+    {{- if $v.etcd.username }}
     - name: tenure-etcd-auth
       mountPath: /etc/tenure/etcd-auth
       readOnly: true
@@ -105,28 +105,7 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
 
 {{/* The daemon's environment, as lines `NAME: value`. */}}
 {{- define "tenure-lib.environment" -}}
-{{- $v := .v }}
-{{- include "tenure-lib.flat" (dict "prefix" "TENURE_" "map" $v.config) }}
-{{- if $v.etcdTls.existingSecret }}
-TENURE_ETCD__TLS__CA_FILE: /etc/tenure/etcd-tls/ca.crt
-{{- if $v.etcdTls.certKey }}
-TENURE_ETCD__TLS__CERT_FILE: /etc/tenure/etcd-tls/tls.crt
-TENURE_ETCD__TLS__KEY_FILE: /etc/tenure/etcd-tls/tls.key
-{{- end }}
-{{- end }}
-{{- if $v.etcdAuth.existingSecret }}
-TENURE_ETCD__PASSWORD_FILE: /etc/tenure/etcd-auth/password
-{{- end }}
-{{- if ne $v.routing.mode "gate" }}
-TENURE_KUBERNETES__ROUTE: {{ snakecase $v.routing.mode }}
-{{- with $v.routing.election }}
-TENURE_KUBERNETES__ELECTION: {{ . | quote }}
-{{- end }}
-{{- if eq $v.routing.mode "endpointSlice" }}
-TENURE_KUBERNETES__SERVICE: {{ include "tenure-lib.leaderServiceName" .root }}
-TENURE_KUBERNETES__ADDRESS: $(POD_IP)
-{{- end }}
-{{- end }}
+{{- include "tenure-lib.flat" (dict "prefix" "TENURE_" "map" (include "tenure-lib.config" . | fromYaml)) }}
 {{- end }}
 
 {{/* What the sidecar needs of the pod's volumes. Argument: the root of the user's chart. */}}
@@ -135,7 +114,7 @@ TENURE_KUBERNETES__ADDRESS: $(POD_IP)
 - name: tenure-run
   # In memory: it holds no more than a socket, and an autoscaler does not take it for data that a node must keep.
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
-{{- with $v.etcdTls }}
+{{- with $v.etcd.tls }}
 {{- if .existingSecret }}
 - name: tenure-etcd-tls
   secret:
@@ -150,15 +129,13 @@ TENURE_KUBERNETES__ADDRESS: $(POD_IP)
       {{- end }}
 {{- end }}
 {{- end }}
-{{- with $v.etcdAuth }}
-{{- if .existingSecret }}
+{{- if $v.etcd.username }}
 - name: tenure-etcd-auth
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ $v.etcd.passwordSecret.name }}
     defaultMode: 0444
     items:
-      - {key: {{ .passwordKey | quote }}, path: password}
-{{- end }}
+      - {key: {{ $v.etcd.passwordSecret.key | quote }}, path: password}
 {{- end }}
 {{- if ne $v.routing.mode "gate" }}
 # The sidecar alone may speak to the API server; the application gets no token by this.

@@ -2,28 +2,48 @@
 Every value with its default. A user's chart sets them under `tenure:` in its values.yaml; what it leaves out is here.
 */}}
 {{- define "tenure-lib.defaults" -}}
-# The daemon's configuration in its own words: each key of `tenure config example`, given to it as environment, so that no
-# secret and no file is needed. `elections` (names) and `etcd.endpoints` have to be said.
-config:
-  elections: []
-  etcd:
-    endpoints: []
-  http:
-    # On IPv6: "[::]:4790".
-    public: 0.0.0.0:4790
-    # Where others reach this pod; Kubernetes puts its address in for $(POD_IP). Name the application's port, if redirects
-    # shall lead there. On IPv6: http://[$(POD_IP)]:4790. Default: http://$(POD_IP) and the port of http.public.
-    advertise_url: ""
-# A Secret with the password of config.etcd.username.
-etcdAuth:
-  existingSecret: ""
-  passwordKey: password
-# A Secret with the certificates for https endpoints. Certificate and key of our own: for mutual TLS, both or none.
-etcdTls:
-  existingSecret: ""
-  caKey: ca.crt
-  certKey: ""
-  keyKey: ""
+# The leaderships to hold: names, the first is the one that /leader and /gate speak for. Required.
+elections: []
+etcd:
+  # All members: http://host:port or https://host:port. Required.
+  endpoints: []
+  # Everything of ours lies below this key. Candidates that compete must agree on it. Default: /tenure.
+  prefix: ""
+  # Name for password authentication, and the Secret with its password: both or none.
+  username: ""
+  passwordSecret:
+    name: ""
+    key: password
+  tls:
+    # A Secret with the PEM files for https endpoints. Certificate and key of our own: for mutual TLS, both or none.
+    existingSecret: ""
+    caKey: ca.crt
+    certKey: ""
+    keyKey: ""
+    # The name to expect in etcd's certificate, where it is not the host of the endpoint.
+    serverName: ""
+session:
+  # How long etcd keeps the leadership of a candidate that has died; the same for all candidates of an election.
+  # Default: 10s.
+  ttl: ""
+  # How much the clocks of different machines may differ in rate. Default: 1%.
+  drift: ""
+  # The leader stops this much earlier besides. Default: 250ms.
+  slack: ""
+  # The longest validity that one token answer promises. A hand-over waits until the last promise has run out. Default: 1s.
+  promise: ""
+  # How long a candidate waits after a vacancy that no hand-over announced. Default: 0s.
+  vacancyGrace: ""
+http:
+  # The sidecar's read-only port: probes, metrics, who leads, gate. The pod's containers share their ports.
+  port: 4790
+  # Listen on all IPv6 addresses (which takes IPv4 as well where the node does both), and publish the pod's IPv6 address.
+  ipv6: false
+  # Where others reach this pod; Kubernetes puts its address in for $(POD_IP). Name the application's port, if redirects
+  # shall lead there. Default: the pod's address and the port above.
+  advertiseUrl: ""
+# More of the daemon's configuration, in its own words (`tenure config example`), given to it as environment.
+extraConfig: {}
 # How Services find the leader. gate: they need not, since your application or proxy asks the gate. label: the daemon labels
 # the leader's pod. endpointSlice: the leader writes the EndpointSlice of a Service without a selector.
 routing:
@@ -65,28 +85,25 @@ podMonitor:
 {{- $given := deepCopy (default dict .Values.tenure) }}
 {{- include "tenure-lib.known" (dict "path" "tenure" "given" $given "defaults" $defaults) }}
 {{- $v := mergeOverwrite $defaults $given }}
-{{- include "tenure-lib.validate" (dict "v" $v "given" (default dict $given.config)) }}
-{{- if not $v.config.http.advertise_url }}
-  {{- $_ := set $v.config.http "advertise_url" (printf "http://$(POD_IP):%s" (include "tenure-lib.port" $v)) }}
-{{- end }}
+{{- include "tenure-lib.validate" $v }}
 {{- toYaml $v }}
 {{- end }}
 
-{{/* A key that the defaults do not have is a typo. `config` is the daemon's to judge, and the others are Kubernetes'. */}}
+{{/* A key that the defaults do not have is a typo. An empty mapping takes any: what is in it is the daemon's or Kubernetes' to judge. */}}
 {{- define "tenure-lib.known" -}}
 {{- range $key, $value := .given }}
   {{- $path := printf "%s.%s" $.path $key }}
   {{- if not (hasKey $.defaults $key) }}
-    {{- fail (printf "tenure-lib: there is no value %s; there are: %s" $path (keys $.defaults | sortAlpha | join ", ")) }}
+    {{- $more := ternary ", and extraConfig takes every key of `tenure config example`" "" (eq $.path "tenure") }}
+    {{- fail (printf "tenure-lib: there is no value %s; there are: %s%s" $path (keys $.defaults | sortAlpha | join ", ") $more) }}
   {{- end }}
-  {{- if has $key (list "etcdAuth" "etcdTls" "routing" "image" "podMonitor") }}
+  {{- $default := get $.defaults $key }}
+  {{- if kindIs "map" $default }}
     {{- if not (kindIs "map" $value) }}
       {{- fail (printf "tenure-lib: %s must be a mapping" $path) }}
     {{- end }}
-    {{- range $inner := keys $value }}
-      {{- if not (hasKey (get $.defaults $key) $inner) }}
-        {{- fail (printf "tenure-lib: there is no value %s.%s; there are: %s" $path $inner (get $.defaults $key | keys | sortAlpha | join ", ")) }}
-      {{- end }}
+    {{- if and $default (ne $path "tenure.resources") }}
+      {{- include "tenure-lib.known" (dict "path" $path "given" $value "defaults" $default) }}
     {{- end }}
   {{- end }}
 {{- end }}
@@ -94,55 +111,71 @@ podMonitor:
 
 {{/* What would start and be wrong, or not start, is refused here, with what to do. */}}
 {{- define "tenure-lib.validate" -}}
-{{- $v := .v }}
-{{- $c := $v.config }}
-{{- range $key, $list := dict "elections" $c.elections "etcd.endpoints" $c.etcd.endpoints }}
+{{- $v := . }}
+{{- range $key, $list := dict "elections" $v.elections "etcd.endpoints" $v.etcd.endpoints }}
   {{- if not (or (empty $list) (kindIs "slice" $list)) }}
-    {{- fail (printf "tenure-lib: tenure.config.%s must be a list" $key) }}
+    {{- fail (printf "tenure-lib: tenure.%s must be a list" $key) }}
   {{- end }}
 {{- end }}
-{{- if not $c.elections }}
-  {{- fail "tenure-lib: tenure.config.elections names the leaderships to hold, and is empty: say e.g. [orders]" }}
+{{- if not $v.elections }}
+  {{- fail "tenure-lib: tenure.elections names the leaderships to hold, and is empty: say e.g. [orders]" }}
 {{- end }}
-{{- range $c.elections }}
+{{- range $v.elections }}
   {{- if not (kindIs "string" .) }}
-    {{- fail "tenure-lib: tenure.config.elections takes names only: the rest of an election's settings needs the daemon's file" }}
+    {{- fail "tenure-lib: tenure.elections takes names only: the rest of an election's settings needs the daemon's file" }}
   {{- end }}
 {{- end }}
-{{- if not $c.etcd.endpoints }}
-  {{- fail "tenure-lib: tenure.config.etcd.endpoints names etcd's members, and is empty: say e.g. [https://etcd-0.etcd:2379, https://etcd-1.etcd:2379, https://etcd-2.etcd:2379]" }}
+{{- if not $v.etcd.endpoints }}
+  {{- fail "tenure-lib: tenure.etcd.endpoints names etcd's members, and is empty: say e.g. [https://etcd-0.etcd:2379, https://etcd-1.etcd:2379, https://etcd-2.etcd:2379]" }}
 {{- end }}
-{{- range $c.etcd.endpoints }}
-  {{- if and (hasPrefix "https:" .) (not $v.etcdTls.existingSecret) }}
-    {{- fail (printf "tenure-lib: %s needs to know whom to trust: tenure.etcdTls.existingSecret names a Secret with ca.crt" .) }}
+{{- range $v.etcd.endpoints }}
+  {{- if and (hasPrefix "https:" .) (not $v.etcd.tls.existingSecret) }}
+    {{- fail (printf "tenure-lib: %s needs to know whom to trust: tenure.etcd.tls.existingSecret names a Secret with ca.crt" .) }}
   {{- end }}
 {{- end }}
-{{- if ne (empty $c.etcd.username) (empty $v.etcdAuth.existingSecret) }}
-  {{- fail "tenure-lib: tenure.config.etcd.username and tenure.etcdAuth.existingSecret (a Secret with the password) go together: both or none" }}
+{{- if ne (empty $v.etcd.username) (empty $v.etcd.passwordSecret.name) }}
+  {{- fail "tenure-lib: tenure.etcd.username and tenure.etcd.passwordSecret.name (a Secret with the password) go together: both or none" }}
 {{- end }}
-{{- if ne (empty $v.etcdTls.certKey) (empty $v.etcdTls.keyKey) }}
-  {{- fail "tenure-lib: tenure.etcdTls.certKey and tenure.etcdTls.keyKey go together: both or none" }}
+{{- if ne (empty $v.etcd.tls.certKey) (empty $v.etcd.tls.keyKey) }}
+  {{- fail "tenure-lib: tenure.etcd.tls.certKey and tenure.etcd.tls.keyKey go together: both or none" }}
 {{- end }}
-{{- if or (hasKey .given "id") (hasKey .given "kubernetes") }}
-  {{- fail "tenure-lib: tenure.config.id and tenure.config.kubernetes are set by the library: the id is the pod's name, and tenure.routing says the rest" }}
+{{- if not (and (regexMatch "^[0-9]+$" (toString $v.http.port)) (le 1 (int $v.http.port)) (le (int $v.http.port) 65535)) }}
+  {{- fail (printf "tenure-lib: tenure.http.port is a number from 1 to 65535, not %v" $v.http.port) }}
 {{- end }}
-{{- if hasKey (default dict (dig "http" dict .given)) "control" }}
-  {{- fail "tenure-lib: tenure.config.http.control is set by the library: the application finds the socket at /run/tenure/control.sock" }}
+{{- /* What has a value of its own, or is fixed by what the sidecar mounts, asks and serves. */}}
+{{- $own := dict
+    "id" "is the pod's name"
+    "elections" "is tenure.elections"
+    "kubernetes" "follows tenure.routing"
+    "etcd.endpoints" "is tenure.etcd.endpoints"
+    "etcd.prefix" "is tenure.etcd.prefix"
+    "etcd.username" "is tenure.etcd.username"
+    "etcd.password_file" "follows tenure.etcd.passwordSecret"
+    "etcd.tls" "follows tenure.etcd.tls"
+    "session" "is tenure.session"
+    "http.public" "follows tenure.http.port and tenure.http.ipv6"
+    "http.advertise_url" "is tenure.http.advertiseUrl"
+    "http.control" "is the socket that the application finds at /run/tenure/control.sock"
+    "http.tls" "is not for a sidecar: its probes and its application ask by plain HTTP within the pod" }}
+{{- range $key, $why := $own }}
+  {{- $path := splitList "." $key }}
+  {{- $in := $v.extraConfig }}
+  {{- range initial $path }}
+    {{- $in = default dict (get $in .) }}
+  {{- end }}
+  {{- if hasKey $in (last $path) }}
+    {{- fail (printf "tenure-lib: tenure.extraConfig.%s cannot be set: it %s" $key $why) }}
+  {{- end }}
 {{- end }}
 {{- if not (has $v.routing.mode (list "gate" "label" "endpointSlice")) }}
   {{- fail (printf "tenure-lib: tenure.routing.mode is gate, label or endpointSlice, not %s" $v.routing.mode) }}
 {{- end }}
-{{- if and $v.waitForDrained (ne (len $c.elections) 1) }}
-  {{- fail "tenure-lib: tenure.waitForDrained waits for one election, and tenure.config.elections has several" }}
+{{- if and $v.waitForDrained (ne (len $v.elections) 1) }}
+  {{- fail "tenure-lib: tenure.waitForDrained waits for one election, and tenure.elections has several" }}
 {{- end }}
-{{- if and $v.routing.election (not (has $v.routing.election $c.elections)) }}
-  {{- fail (printf "tenure-lib: tenure.routing.election %s is none of tenure.config.elections" $v.routing.election) }}
+{{- if and $v.routing.election (not (has $v.routing.election $v.elections)) }}
+  {{- fail (printf "tenure-lib: tenure.routing.election %s is none of tenure.elections" $v.routing.election) }}
 {{- end }}
-{{- end }}
-
-{{/* The port of the public listener. */}}
-{{- define "tenure-lib.port" -}}
-{{- regexFind "[0-9]+$" .config.http.public | required "tenure-lib: tenure.config.http.public must end with a port, as 0.0.0.0:4790 does" }}
 {{- end }}
 
 {{/* The name of the leader's Service. Argument: the root of the user's chart. */}}
@@ -151,7 +184,49 @@ podMonitor:
 {{- default (printf "%s-leader" (printf "%s-%s" .Release.Name .Chart.Name | trunc 56 | trimSuffix "-")) $v.routing.service }}
 {{- end }}
 
-{{/* The daemon's configuration as lines `NAME: value`: {etcd: {prefix: /a}} is TENURE_ETCD__PREFIX: "/a". */}}
+{{/* The daemon's configuration, in its own words: what the values say, and extraConfig beside it. */}}
+{{- define "tenure-lib.config" -}}
+{{- $v := .v }}
+{{- $etcd := dict "endpoints" $v.etcd.endpoints }}
+{{- with $v.etcd.prefix }}{{- $_ := set $etcd "prefix" . }}{{- end }}
+{{- with $v.etcd.username }}
+  {{- $_ := set $etcd "username" . }}
+  {{- $_ := set $etcd "password_file" "/etc/tenure/etcd-auth/password" }}
+{{- end }}
+{{- with $v.etcd.tls }}
+  {{- if .existingSecret }}
+    {{- $tls := dict "ca_file" "/etc/tenure/etcd-tls/ca.crt" }}
+    {{- if .certKey }}
+      {{- $_ := set $tls "cert_file" "/etc/tenure/etcd-tls/tls.crt" }}
+      {{- $_ := set $tls "key_file" "/etc/tenure/etcd-tls/tls.key" }}
+    {{- end }}
+    {{- with .serverName }}{{- $_ := set $tls "server_name" . }}{{- end }}
+    {{- $_ := set $etcd "tls" $tls }}
+  {{- end }}
+{{- end }}
+{{- $session := dict }}
+{{- range $key, $value := $v.session }}
+  {{- if $value }}{{- $_ := set $session (snakecase $key) $value }}{{- end }}
+{{- end }}
+{{- $port := int $v.http.port }}
+{{- $own := ternary "[$(POD_IP)]" "$(POD_IP)" $v.http.ipv6 }}
+{{- $http := dict
+    "public" (printf "%s:%d" (ternary "[::]" "0.0.0.0" $v.http.ipv6) $port)
+    "advertise_url" (default (printf "http://%s:%d" $own $port) $v.http.advertiseUrl) }}
+{{- $config := dict "elections" $v.elections "etcd" $etcd "session" $session "http" $http }}
+{{- if ne $v.routing.mode "gate" }}
+  {{- $kubernetes := dict "route" (snakecase $v.routing.mode) }}
+  {{- with $v.routing.election }}{{- $_ := set $kubernetes "election" . }}{{- end }}
+  {{- if eq $v.routing.mode "endpointSlice" }}
+    {{- $_ := set $kubernetes "service" (include "tenure-lib.leaderServiceName" .root) }}
+    {{- $_ := set $kubernetes "address" "$(POD_IP)" }}
+  {{- end }}
+  {{- $_ := set $config "kubernetes" $kubernetes }}
+{{- end }}
+{{- mergeOverwrite $config (deepCopy $v.extraConfig) | toYaml }}
+{{- end }}
+
+{{/* That configuration as lines `NAME: value`: {etcd: {prefix: /a}} is TENURE_ETCD__PREFIX: "/a". */}}
 {{- define "tenure-lib.flat" -}}
 {{- range $key, $value := .map }}
 {{- $name := printf "%s%s" $.prefix (upper $key) }}
