@@ -27,7 +27,7 @@ pub(super) struct Leaving {
     pub(super) named: Option<QueueEntry>,
     phase: Phase,
     since: Instant,
-    /// A full look came after we stopped acting: an empty queue in it is believed.
+    /// A full look came after the release was decided: by it the successor is chosen, and an empty queue in it is believed.
     looked: bool,
     /// Our transaction did not commit, or nobody knows: nothing more is sent before a look.
     blind: bool,
@@ -101,8 +101,14 @@ impl Leaving {
     }
 
     pub(super) fn looked(&mut self) {
-        self.looked = true;
+        // What is seen while the application holds the release may be long past when it lets go.
+        self.looked = self.release != Release::Held;
         self.blind = false;
+    }
+
+    /// Whether the queue is to be looked at before the release; a transaction under way has been decided.
+    fn wants_look(&self) -> bool {
+        !self.looked && !self.blind && self.release != Release::Held && self.phase != Phase::Asked
     }
 
     /// The own key is gone. `true` when that ends it; `false` while our own transaction may have done it and will say so.
@@ -252,22 +258,22 @@ impl Contest {
         if ctx.stopping {
             leaving.release = leaving.release.no_later_than_safe();
         }
-        if leaving.blind || !leaving.due(ctx.now) {
-            return;
-        }
         let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);
         // A vacancy under a pause stays one: then nobody is named.
         let room = next <= Generation::MAX;
         let naming = !superseded && !self.seen.paused() && room && leaving.refusals < NAMING_TRIES;
         let term = self.seen.generation.value().map_or(0, |r| r.term);
-        let choice = if naming { choose(&self.seen.queue, &leaving.key, term) } else { None };
-        if choice.is_none() && naming && !leaving.looked {
-            // What is known of the queue is from before: somebody may have come since.
-            if !looking {
-                self.look_again(ctx.now);
-            }
+        // A leader looks at the queue once a TTL: somebody of higher priority may have come since, or whom it knows be gone.
+        // Asked for while promises run out, the look costs the hand-over no time.
+        let to_look = naming && leaving.wants_look();
+        if to_look && !looking {
+            self.look_again(ctx.now);
+        }
+        let State::Leaving(leaving) = &mut self.state else { return };
+        if to_look || leaving.blind || !leaving.due(ctx.now) {
             return;
         }
+        let choice = if naming { choose(&self.seen.queue, &leaving.key, term) } else { None };
         let (key, since) = (leaving.key.clone(), leaving.since);
         leaving.phase = Phase::Asked;
         leaving.named = choice.as_ref().map(|c| c.0.clone());

@@ -157,7 +157,7 @@ FAILS = {
     "verbs over TCP without a token": ({"control": {"tcp": {"enabled": True}}}, "adminTokenSecret"),
     "a control Service without the listener": ({"control": {"tcp": {"service": {"enabled": True}}}}, "control.tcp.service"),
     "two listeners on a port": ({"control": {"tcp": {"enabled": True, "port": 4790, "adminTokenSecret": {"name": "a"}}}}, "4790 is"),
-    "no time for handing over": ({"session": {"promise": "25s"}}, "terminationGracePeriodSeconds: at least 42"),
+    "no time for handing over": ({"session": {"promise": "25s"}}, "terminationGracePeriodSeconds: at least 35"),
     "a grace of less than the pause": ({"preStopSleepSeconds": 25}, "terminationGracePeriodSeconds: at least 31"),
     "a slice without a Service": ({"routing": {"mode": "endpointSlice", "service": {"create": False}}}, "routing: mode endpointSlice"),
     "a leader Service with a name that is taken": ({"routing": {"mode": "label", "service": {"name": "t-tenure"}}}, "routing.service.name"),
@@ -349,7 +349,7 @@ def test_the_pause_before_the_end_is_left_out_where_it_is_not_known():
         return deployment["spec"]["template"]["spec"]["containers"][0].get("lifecycle")
 
     assert lifecycle("1.29") is None
-    assert lifecycle("1.30") == {"preStop": {"sleep": {"seconds": 12}}}
+    assert lifecycle("1.30") == {"preStop": {"sleep": {"seconds": 5}}}
 
 
 def test_rules_and_dashboards_arrive_as_they_are():

@@ -115,11 +115,11 @@ async fn after_a_crash_the_successor_commits_within_20_ms_of_the_expiry() {
     assert!(p50 < limit, "{p50:?}");
 }
 
-/// Goal: with no promise outstanding, a resign moves leadership within one commit and one watch delivery.
+/// Goal: with no promise outstanding, a resign moves leadership within one look at the queue, one commit and one watch delivery.
 /// Method: a long poll at every daemon sees the change; timed from sending `resign` to the answer of the one that leads, so that
 /// two HTTP exchanges and the reading of the queue are in the figures, which are printed.
 #[tokio::test]
-async fn a_graceful_resign_without_promises_takes_one_commit_and_one_delivery() {
+async fn a_graceful_resign_without_promises_takes_a_look_a_commit_and_a_delivery() {
     let etcd = Etcd::start().await;
     let daemons = three(&etcd).await;
     let mut took = Vec::new();
