@@ -139,6 +139,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     }
     #[cfg(feature = "kubernetes")]
     let routing = routing(config.kubernetes, &reader, &metrics)?;
+    runtime.spawn(etcd.clone().call_the_roll());
     runtime.spawn(supervisor::accompany(reader.clone(), heartbeat.clone(), about.stall_limit));
     let web = web.serve(Service { reader, control: control.clone(), metrics: metrics.clone(), about });
     let driver = Driver::new(Parts {

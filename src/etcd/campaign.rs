@@ -16,7 +16,6 @@
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 
-use super::connect::lock;
 use super::error::{Error, Kind};
 use super::hedge::{Done, Failed};
 use super::keys::Keys;
@@ -256,27 +255,6 @@ impl Edge {
         }
         let present = keys.generation_cell(Answers::new("raise", &done.value)?.next()?.kvs());
         Ok(wrote(&present, &record).is_some())
-    }
-
-    /// Whether etcd lets us read and write what an election needs. Its compare is false always, and etcd checks the permissions
-    /// of both branches before it looks at compares (`apply_auth.go`, `checkTxnAuth`): nothing is written.
-    pub(super) async fn try_permissions(&self, election: ElectionIndex) -> Result<(), Error> {
-        let keys = self.keys(election);
-        let generation = Generation(lock(&self.pool.rng).u64(..Generation::MAX.0));
-        let request = Txn::new()
-            .when([
-                Compare::mod_revision(keys.generation.clone(), CompareOp::Less, 0),
-                Compare::mod_revision(keys.control.clone(), CompareOp::Less, 0),
-                Compare::create_revision(keys.candidates.clone(), CompareOp::Less, 0).with_prefix(),
-            ])
-            .and_then([
-                TxnOp::put(keys.generation.clone(), "", None),
-                TxnOp::put(keys.candidate("probe"), "", None),
-                TxnOp::put(keys.record(generation), "", None),
-                TxnOp::put(format!("{}probe", keys.state), "", None),
-            ])
-            .or_else(view_ops(keys, None, false));
-        self.txn(&self.patient("permissions"), request).await.map(|_| ()).map_err(|failed| failed.error)
     }
 }
 

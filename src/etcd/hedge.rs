@@ -124,7 +124,7 @@ impl Pool {
     }
 
     /// One try on one member, within its limit; a refused token is renewed once.
-    async fn attempt<T, F, Fut>(
+    pub(super) async fn attempt<T, F, Fut>(
         &self,
         call: &Call,
         member: usize,

@@ -30,6 +30,7 @@ mod history;
 #[doc(hidden)]
 pub mod keys;
 mod look;
+mod roll_call;
 mod session;
 mod tls;
 mod watch;
@@ -72,6 +73,7 @@ pub const METHODS: &[&str] = &[
     "raise",
     "read",
     "revoke",
+    "roll_call",
     "trim_history",
 ];
 

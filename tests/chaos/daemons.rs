@@ -36,9 +36,7 @@ impl Daemon {
     /// Its configuration, with a memory of its own that survives restarts.
     pub fn new(node: &Node, cluster: &Cluster, epoch: &str, place: &Place, logs: &Path) -> Done<Self> {
         let members: Vec<_> = cluster.members.iter().map(Member::client_url).collect();
-        // A deposed leader of the old etcd revokes leases that the new one has just renewed (etcd-io/etcd#15247): a member
-        // that was stopped is enough. Whoever waits a TTL after a vacancy keeps even then to one leader and its promises.
-        let grace = if cluster.members[0].series == "3.4" { "2s" } else { "0s" };
+        let grace = if cluster.grace() { "2s" } else { "0s" };
         let dir = place.dir.join(format!("{epoch}-{}", node.name));
         fs::create_dir_all(dir.join("state")).context(|| dir.display().to_string())?;
         let path = |name: &str| dir.join(name).display().to_string();

@@ -70,9 +70,10 @@ async fn plain_version(endpoint: &str, config: &Config) -> Option<String> {
 }
 
 async fn permissions(etcd: &Etcd, config: &Config) -> Vec<(String, Permission)> {
-    let judged = |result: Result<(), Error>| match result {
-        Ok(()) => Permission::Granted,
-        Err(e) if matches!(e.kind(), Kind::Permission | Kind::Auth) => Permission::Denied(e.to_string()),
+    let judged = |result: Result<Vec<String>, Error>| match result {
+        Ok(denied) if denied.is_empty() => Permission::Granted,
+        Ok(denied) => Permission::Denied(format!("etcd's role lacks {}", denied.join(", "))),
+        Err(e) if e.kind() == Kind::Auth => Permission::Denied(e.to_string()),
         Err(e) => Permission::Unknown(e.to_string()),
     };
     let name = |e: ElectionIndex| config.elections.get(e.0).map(|e| e.name.to_string()).unwrap_or_default();
