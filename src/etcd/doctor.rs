@@ -64,7 +64,6 @@ impl Edge {
             (&keys.control, false, false),
             (&keys.candidates, true, true),
             (&keys.history, true, true),
-            (&keys.state, true, true),
         ] {
             let (options, what) =
                 if prefix { (GetOptions::new().with_prefix(), "the range of") } else { (GetOptions::new(), "the key") };

@@ -26,8 +26,6 @@ pub struct Keys {
     pub candidates: String,
     /// `P/history/NAME/`.
     pub history: String,
-    /// `P/state/NAME/`.
-    pub state: String,
     /// The newest value of the generation key that was read or written, by its `mod_revision`.
     known: Mutex<Option<(Revision, Vec<u8>)>>,
 }
@@ -41,7 +39,6 @@ impl Keys {
             control: format!("{prefix}/control/{name}"),
             candidates: format!("{prefix}/elections/{name}/"),
             history: format!("{prefix}/history/{name}/"),
-            state: format!("{prefix}/state/{name}/"),
             known: Mutex::default(),
         }
     }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::time::interval;
 
-use crate::support::{Certs, Daemon, DaemonBuilder, Etcd, eventually, leader_above, leader_of, leads_through, scratch};
+use crate::support::{
+    Certs, Daemon, DaemonBuilder, Etcd, eventually, leader_above, leader_of, leads_through, scratch, tenure,
+};
 
 /// What the documentation calls the least that an etcd role needs.
-const LEAST: [(&str, &str, bool); 5] = [
+const LEAST: [(&str, &str, bool); 4] = [
     ("readwrite", "/tenure/elections/orders/", true),
     ("readwrite", "/tenure/generations/orders", false),
     ("readwrite", "/tenure/history/orders/", true),
-    ("readwrite", "/tenure/state/orders/", true),
     ("read", "/tenure/control/orders", false),
 ];
 
@@ -56,6 +57,10 @@ async fn the_least_role_is_enough_and_leadership_outlives_its_tokens() {
     let (_, generation) = leader_of(&daemons).await;
     daemons.push(signed_in("other", &etcd, &password).start().await);
     eventually("the other is queued", async || daemons[1].is_queued().await).await;
+    let config = daemons[1].config().display().to_string();
+    let doctor = tenure(&["doctor", "-c", &config]).await;
+    let found = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.status.success() && found.contains("the keys of orders may be read and written"), "{found}");
     let before = logins(&etcd).await;
     leads_through(&daemons[0], "tokens run out", Duration::from_secs(14)).await;
     let guard = daemons[0].status().await.expect("a status")["guard_ms"].as_u64().expect("a u64");
