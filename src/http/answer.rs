@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use warp::reply::Response;
 
+use super::code::Code;
 use crate::control::ControlError;
 
 /// What a handler gives back.
@@ -15,7 +16,7 @@ pub type Answer = Result<Response, Problem>;
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
+    code: Code,
     detail: String,
     extra: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -23,7 +24,7 @@ pub struct Problem {
 
 impl Problem {
     /// An error with its stable code, and words for people.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into(), extra: Map::new(), headers: Vec::new() }
     }
 
@@ -41,50 +42,50 @@ impl Problem {
 
     /// The client's request makes no sense.
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
+        Self::new(StatusCode::BAD_REQUEST, Code::Malformed, detail)
     }
 
     /// Nothing is served at this path of this listener.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "nothing is served at this path of this listener")
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, "nothing is served at this path of this listener")
     }
 
     /// The election is not configured.
     pub fn unknown_election() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown_election", "no election of this name is configured here")
+        Self::new(StatusCode::NOT_FOUND, Code::UnknownElection, "no election of this name is configured here")
     }
 
     /// The path is right, the method is not.
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("accepted here: {allow}"))
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, format!("accepted here: {allow}"))
             .header(ALLOW, HeaderValue::from_static(allow))
     }
 
     /// The verb needs the admin token.
     pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "this call needs the admin token")
+        Self::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, "this call needs the admin token")
             .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tenure\""))
     }
 
     /// The client took too long to send its request.
     pub fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request was not complete in time")
+        Self::new(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, "the request was not complete in time")
             .header(hyper::header::CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// The body is larger than any that we read.
     pub fn too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a body may have 1 MiB at the most")
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, "a body may have 1 MiB at the most")
     }
 
     /// etcd did not answer, or not in time; nothing was changed.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).soon()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, detail).soon()
     }
 
     /// The change may have been committed or not.
     pub fn outcome_unknown(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::OutcomeUnknown, detail)
     }
 
     /// Invites the client to try again in a second.
@@ -95,10 +96,10 @@ impl Problem {
     /// The answer to a client.
     pub fn into_response(self) -> Response {
         let mut document = json!({
-            "type": format!("urn:tenure:problem:{}", self.code),
+            "type": format!("urn:tenure:problem:{}", self.code.as_str()),
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
-            "code": self.code,
+            "code": self.code.as_str(),
             "detail": self.detail,
         });
         if let Value::Object(members) = &mut document {
@@ -116,7 +117,7 @@ impl Problem {
 impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
-            ControlError::NotLeader => Self::new(StatusCode::CONFLICT, "not_leader", "this daemon does not lead"),
+            ControlError::NotLeader => Self::new(StatusCode::CONFLICT, Code::NotLeader, "this daemon does not lead"),
             ControlError::Unavailable(why) => Self::unavailable(why),
             ControlError::OutcomeUnknown(why) => Self::outcome_unknown(format!("it may have happened or not: {why}")),
         }

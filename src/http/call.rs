@@ -17,6 +17,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Problem;
+use super::code::Code;
 use super::query::Query;
 use super::routes::Route;
 use super::seats::{Doing, Seat};
@@ -162,7 +163,7 @@ pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 async fn read(body: &mut Chunks) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "malformed", "the body broke off"))?;
+        let chunk = chunk.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, Code::Malformed, "the body broke off"))?;
         if bytes.len() + chunk.len() > BODY_LIMIT {
             return Err(Problem::too_large());
         }

@@ -6,6 +6,7 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use super::answer::{Answer, Problem, json, set};
 use super::app::App;
 use super::call::Call;
+use super::code::Code;
 use super::document;
 use super::routes::Endpoint;
 use crate::election::ids::{ElectionIndex, Generation};
@@ -49,16 +50,16 @@ pub fn gate(app: &App, call: &Call) -> Answer {
             metrics.fenced(e, Door::Gate);
             return refuse(
                 GateAnswer::Stale,
-                "stale",
+                Code::Stale,
                 "the request's fencing token is older than the newest generation",
             );
         }
         Badge::Malformed => {
-            return refuse(GateAnswer::Malformed, "malformed", "the request's Fencing-Token is no number");
+            return refuse(GateAnswer::Malformed, Code::Malformed, "the request's Fencing-Token is no number");
         }
     }
     let Some((generation, _)) = moment.leading(e) else {
-        return refuse(GateAnswer::NotLeader, "not_leader", "this daemon does not lead");
+        return refuse(GateAnswer::NotLeader, Code::NotLeader, "this daemon does not lead");
     };
     metrics.gate(e, GateAnswer::Allowed);
     let holder = moment.snapshot.id.as_str();
@@ -85,7 +86,7 @@ fn badge(headers: &HeaderMap, newest: Generation) -> Badge {
     badge
 }
 
-fn refusal(code: &'static str, detail: &str, newest: Generation, leader: Option<&LeaderView>) -> Problem {
+fn refusal(code: Code, detail: &str, newest: Generation, leader: Option<&LeaderView>) -> Problem {
     let problem = Problem::new(StatusCode::FORBIDDEN, code, detail)
         .with("generation", newest.0)
         .with("leader", document::leader(leader));
@@ -106,7 +107,7 @@ pub fn redirect(app: &App, call: &Call) -> Answer {
     if moment.leading(e).is_some() {
         return Ok(json(StatusCode::OK, &serde_json::json!({"here": true})));
     }
-    let nobody = |why| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_leader", why).soon());
+    let nobody = |why| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::NoLeader, why).soon());
     let Some(leader) = moment.leader(e) else { return nobody("no leader is known") };
     let Some(location) = location(&leader.url, &call.tail, call.query.raw()) else {
         return nobody("the leader has announced no url to go to");

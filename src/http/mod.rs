@@ -11,6 +11,7 @@ mod answer;
 mod app;
 mod auth;
 mod call;
+mod code;
 mod document;
 mod gate;
 mod listen;

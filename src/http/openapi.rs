@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::code::Code;
 use super::routes::{Access, Endpoint, ROUTES, Route, Takes};
 
 /// The `OpenAPI` 3.1 document of everything that the control listener serves.
@@ -318,7 +319,8 @@ fn schemas() -> Value {
         "foreign": {"type": "boolean"},
     });
     let list = |name: &str, of: &Value| object(&[name], &json!({name: {"type": "array", "items": of}}));
-    let problem = json!({"type": text, "title": text, "status": {"type": "integer"}, "code": text, "detail": text});
+    let code = json!({"enum": Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>()});
+    let problem = json!({"type": text, "title": text, "status": {"type": "integer"}, "code": code, "detail": text});
     json!({
         "Object": {"type": "object"},
         "Elections": list("elections", &reference("Status")),

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use super::answer::{Answer, Problem, json, text};
 use super::app::App;
 use super::call::Call;
+use super::code::Code;
 use super::document;
 use super::moment::Moment;
 use crate::election::ids::ElectionIndex;
@@ -25,7 +26,7 @@ fn turns(moment: &Moment) -> Check {
 
 /// The loop turned within the limit. Never depends on etcd: an outage of it must not restart every pod.
 pub fn livez(app: &App, call: &Call) -> Answer {
-    verdict(call, "livez", "not_live", &[turns(&app.moment())])
+    verdict(call, "livez", Code::NotLive, &[turns(&app.moment())])
 }
 
 /// Started, and not draining. Never means leadership: a service would lose all its standbys.
@@ -43,7 +44,7 @@ pub fn readyz(app: &App, call: &Call) -> Answer {
     if about.strict_ready {
         checks.push(check("etcd", contact.is_some_and(|age| age <= ttl), "no answer of etcd within the ttl"));
     }
-    verdict(call, "readyz", "not_ready", &checks)
+    verdict(call, "readyz", Code::NotReady, &checks)
 }
 
 /// The loop has turned at all. A native sidecar's start-up probe holds the application back, so etcd is left out unless
@@ -60,7 +61,7 @@ pub fn startupz(app: &App, call: &Call) -> Answer {
     }
     let started = checks.iter().all(|(_, wrong)| wrong.is_none());
     app.started.fetch_or(started, Ordering::Relaxed);
-    verdict(call, "startupz", "not_started", &checks)
+    verdict(call, "startupz", Code::NotStarted, &checks)
 }
 
 /// This daemon leads at this instant.
@@ -95,7 +96,7 @@ const fn code(well: bool) -> StatusCode {
 }
 
 /// `ok`, a problem, or with `?verbose` the list of checks in the form that Kubernetes knows.
-fn verdict(call: &Call, probe: &str, problem: &'static str, checks: &[Check]) -> Answer {
+fn verdict(call: &Call, probe: &str, problem: Code, checks: &[Check]) -> Answer {
     let failed: Vec<_> = checks.iter().filter(|(_, wrong)| wrong.is_some()).collect();
     if call.query.switch("verbose").map_err(Problem::malformed)? {
         return Ok(text(code(failed.is_empty()), listed(probe, checks)));

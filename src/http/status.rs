@@ -13,6 +13,7 @@ use warp::reply::Response;
 use super::answer::{Answer, Problem, empty, json};
 use super::app::App;
 use super::call::Call;
+use super::code::Code;
 use super::document;
 use super::moment::Moment;
 use super::seats::Doing;
@@ -96,6 +97,6 @@ pub async fn leader(app: &App, call: &Call) -> Answer {
     };
     match document::leader(leader.as_ref()) {
         Some(leader) => Ok(json(StatusCode::OK, &leader)),
-        None => Err(Problem::new(StatusCode::NOT_FOUND, "no_leader", "no leader is known").soon()),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, Code::NoLeader, "no leader is known").soon()),
     }
 }

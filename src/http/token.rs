@@ -7,6 +7,7 @@ use serde_json::json;
 use super::answer::{Answer, Problem, json as document, set};
 use super::app::App;
 use super::call::Call;
+use super::code::Code;
 use super::document::{leader, millis};
 use super::gate::FENCING_TOKEN;
 use super::moment::Moment;
@@ -55,14 +56,14 @@ fn granted(moment: &Moment, e: ElectionIndex, token: Token, valid_for: u64, app:
 fn refused(moment: &Moment, e: ElectionIndex) -> Problem {
     let unavailable = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).soon();
     if moment.withdrawing(e) {
-        return unavailable("draining", "this daemon is draining and gives no promise");
+        return unavailable(Code::Draining, "this daemon is draining and gives no promise");
     }
     let known = moment.leader(e);
     if known.is_none() && lapsed(moment, e) {
-        return unavailable("guard_expired", "leadership lapsed, and nothing newer is known")
+        return unavailable(Code::GuardExpired, "leadership lapsed, and nothing newer is known")
             .with("leader", leader(None));
     }
-    unavailable("not_leader", "this daemon does not lead").with("leader", leader(known.as_ref()))
+    unavailable(Code::NotLeader, "this daemon does not lead").with("leader", leader(known.as_ref()))
 }
 
 /// Whether we led last, and lost it without handing over.
@@ -99,7 +100,7 @@ pub async fn verify(app: &App, call: &mut Call) -> Answer {
     let newest = json!({"token": current.generation.0, "holder": holder});
     let refusal = |code, detail| {
         app.service.metrics.fenced(e, Door::Verify);
-        Err(Problem::new(StatusCode::CONFLICT, code, detail).with("verdict", code).with("current", &newest))
+        Err(Problem::new(StatusCode::CONFLICT, code, detail).with("verdict", code.as_str()).with("current", &newest))
     };
     match verdict {
         Verdict::Current => Ok(document(
@@ -112,8 +113,8 @@ pub async fn verify(app: &App, call: &mut Call) -> Answer {
                 "current": newest,
             }),
         )),
-        Verdict::Stale => refusal("stale", "the token is not the one that leads now"),
-        Verdict::NotIssued => refusal("not_issued", "no such token was issued"),
+        Verdict::Stale => refusal(Code::Stale, "the token is not the one that leads now"),
+        Verdict::NotIssued => refusal(Code::NotIssued, "no such token was issued"),
     }
 }
 
