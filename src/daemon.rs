@@ -138,7 +138,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         ready(path, &web.addresses).map_err(|source| Error::Ready { path: path.clone(), source })?;
     }
     #[cfg(feature = "kubernetes")]
-    let routing = routing(config.kubernetes, &reader, &metrics)?;
+    let routing = routing(config.kubernetes, &config.etcd.prefix, &reader, &metrics)?;
     runtime.spawn(etcd.clone().call_the_roll());
     runtime.spawn(supervisor::accompany(reader.clone(), heartbeat.clone(), about.stall_limit));
     let web = web.serve(Service { reader, control: control.clone(), metrics: metrics.clone(), about });
@@ -185,8 +185,13 @@ fn runtime() -> Result<Runtime, Error> {
 }
 
 #[cfg(feature = "kubernetes")]
-fn routing(config: Option<KubernetesConfig>, reader: &Reader, metrics: &Metrics) -> Result<Option<Routing>, Error> {
-    let routing = config.map(|config| Routing::start(config, reader.clone(), metrics, entropy()));
+fn routing(
+    config: Option<KubernetesConfig>,
+    prefix: &str,
+    reader: &Reader,
+    metrics: &Metrics,
+) -> Result<Option<Routing>, Error> {
+    let routing = config.map(|config| Routing::start(config, prefix, reader.clone(), metrics, entropy()));
     routing.transpose().map_err(Error::System)
 }
 

@@ -47,6 +47,8 @@ use slice::Slice;
 
 /// The label that names the election of a pod or slice.
 const ELECTION: &str = "tenure.dev/election";
+/// The label that names where in etcd that election is: two of the same name below different prefixes are not the same.
+const PREFIX: &str = "tenure.dev/prefix";
 /// The annotation with the generation that an object was written for.
 const GENERATION: &str = "tenure.dev/generation";
 
@@ -72,11 +74,17 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Starts to route. `seed` is for jitter.
+    /// Starts to route. `prefix` is `etcd.prefix`; `seed` is for jitter.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(config: KubernetesConfig, reader: Reader, metrics: &Metrics, seed: u64) -> io::Result<Self> {
+    pub fn start(
+        config: KubernetesConfig,
+        prefix: &str,
+        reader: Reader,
+        metrics: &Metrics,
+        seed: u64,
+    ) -> io::Result<Self> {
         let election = reader.load().find(config.election.as_str());
         let election = election.ok_or_else(|| io::Error::other("no such election"))?;
         let object = match config.route {
@@ -89,7 +97,7 @@ impl Routing {
         let (alive, ended) = mpsc::sync_channel::<()>(0);
         #[allow(clippy::disallowed_methods, reason = "the seed comes from daemon")]
         let jitter = fastrand::Rng::with_seed(seed);
-        let follower = Follower::new(config, View { reader, election, withdrawn: false }, metrics, jitter);
+        let follower = Follower::new(config, prefix, View { reader, election, withdrawn: false }, metrics, jitter);
         std::thread::Builder::new().name("kubernetes".into()).spawn(move || {
             let _alive = alive;
             run(runtime, follower, stopped);
@@ -178,10 +186,10 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(config: KubernetesConfig, view: View, metrics: RouteMetrics, jitter: fastrand::Rng) -> Self {
+    fn new(config: KubernetesConfig, prefix: &str, view: View, metrics: RouteMetrics, jitter: fastrand::Rng) -> Self {
         let KubernetesConfig { election, pod, namespace, route } = config;
         let by = match route {
-            Route::Label { label } => By::Label(Label::new(election.as_str(), pod, label)),
+            Route::Label { label } => By::Label(Label::new(election.as_str(), prefix, pod, label)),
             Route::EndpointSlice { service, address } => {
                 By::Slice(Slice::new(election.as_str(), pod, service, address)) //
             }

@@ -10,7 +10,7 @@ use super::{ElectionConfig, KubernetesConfig, Route};
 
 const DEFAULT_LABEL: &str = "tenure.dev/role";
 /// Labels that are ours, or that Kubernetes itself acts by.
-const TAKEN: &[&str] = &["tenure.dev/election", "pod-template-hash"];
+const TAKEN: &[&str] = &["tenure.dev/election", "tenure.dev/prefix", "pod-template-hash"];
 /// The longest label value and the longest name of a Service or namespace.
 const LABEL_MAX: usize = 63;
 

@@ -9,7 +9,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::server::{Failure, MANAGER, Server, call, generation};
-use super::{ELECTION, GENERATION, Turn, View};
+use super::{ELECTION, GENERATION, PREFIX, Turn, View};
 use crate::election::ids::Generation;
 
 const LEADER: &str = "leader";
@@ -21,6 +21,8 @@ const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 #[derive(Debug)]
 pub(super) struct Label {
     election: String,
+    /// `etcd.prefix`, as a label's value.
+    prefix: String,
     pod: String,
     /// The key of the label that names the role.
     key: String,
@@ -34,8 +36,8 @@ struct Mark {
 }
 
 impl Label {
-    pub(super) fn new(election: &str, pod: String, key: String) -> Self {
-        Self { election: election.to_owned(), pod, key }
+    pub(super) fn new(election: &str, prefix: &str, pod: String, key: String) -> Self {
+        Self { election: election.to_owned(), prefix: value(prefix), pod, key }
     }
 
     pub(super) async fn turn(&mut self, server: &mut Server, view: &View) -> Result<Turn, Failure> {
@@ -71,7 +73,7 @@ impl Label {
 
     /// The other pods that are labelled leader.
     async fn rivals(&self, pods: &Api<Pod>) -> Result<Vec<ObjectMeta>, Failure> {
-        let selector = format!("{ELECTION}={},{}={LEADER}", self.election, self.key);
+        let selector = format!("{ELECTION}={},{PREFIX}={},{}={LEADER}", self.election, self.prefix, self.key);
         let params = ListParams::default().labels(&selector);
         let listed = call("list the pods that are labelled leader".to_owned(), pods.list_metadata(&params)).await?;
         Ok(listed.items.into_iter().map(|pod| pod.metadata).filter(|pod| name(pod) != self.pod).collect())
@@ -81,7 +83,8 @@ impl Label {
     async fn mark(&self, server: &Server, pods: &Api<Pod>, pod: &ObjectMeta, mark: Mark) -> Result<bool, Failure> {
         let number = mark.generation.0.to_string();
         let cost = if mark.role == LEADER { "100" } else { "0" };
-        let labels = [(self.key.as_str(), mark.role), (ELECTION, self.election.as_str())];
+        let labels =
+            [(self.key.as_str(), mark.role), (ELECTION, self.election.as_str()), (PREFIX, self.prefix.as_str())];
         let annotations = [(GENERATION, number.as_str()), (COST, cost)];
         let says = |map: &Option<BTreeMap<String, String>>, (key, value): (&str, &str)| {
             map.as_ref().and_then(|map| map.get(key)).is_some_and(|v| v == value)
@@ -103,4 +106,25 @@ impl Label {
 
 fn name(pod: &ObjectMeta) -> &str {
     pod.name.as_deref().unwrap_or_default()
+}
+
+/// A prefix such as `/team/a` as what a label may hold, `team-a`: at most 63 characters, letters and digits at both ends.
+fn value(prefix: &str) -> String {
+    let may = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let edge = |c: char| !c.is_ascii_alphanumeric();
+    let text: String = prefix.trim_matches(edge).chars().take(63).map(may).collect();
+    text.trim_end_matches(edge).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_prefix_becomes_the_value_of_a_label() {
+        let long = format!("/{}/b", "a".repeat(62));
+        for (prefix, value) in
+            [("/tenure", "tenure"), ("/team/a_b.c/", "team-a_b.c"), ("/-é/x", "x"), ("", ""), (&long, &long[1..63])]
+        {
+            assert_eq!(super::value(prefix), value);
+        }
+    }
 }

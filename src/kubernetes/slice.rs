@@ -29,12 +29,14 @@ pub(super) struct Slice {
     /// The newest generation that we may have written, until a newer one is seen there: a write whose answer was lost may
     /// still arrive.
     led: Option<Generation>,
+    /// Whether the slice was looked at since this process started: one that names our pod is what a predecessor left.
+    inherited: bool,
 }
 
 impl Slice {
     pub(super) fn new(election: &str, pod: String, service: String, address: IpAddr) -> Self {
         let name = format!("{service}-tenure");
-        Self { election: election.to_owned(), pod, service, name, address, led: None }
+        Self { election: election.to_owned(), pod, service, name, address, led: None, inherited: false }
     }
 
     pub(super) async fn turn(&mut self, server: &mut Server, view: &View) -> Result<Turn, Failure> {
@@ -65,13 +67,27 @@ impl Slice {
         Ok(Turn { wrote, routed: Some(ours) })
     }
 
-    /// Empties the slice if it still carries our generation.
+    /// Empties the slice if it still carries our generation, or that of a process that was killed in our pod.
     async fn stand_down(&mut self, server: &mut Server, view: &View) -> Result<Turn, Failure> {
         let at_rest = Turn { wrote: false, routed: None };
-        let Some(led) = self.led else { return Ok(at_rest) };
+        if self.led.is_none() && self.inherited {
+            return Ok(at_rest);
+        }
         let slices = server.api::<EndpointSlice>().await?;
-        let Some(mut slice) = self.read(&slices).await? else { return Ok(at_rest) };
+        let found = self.read(&slices).await?;
+        self.inherited = true;
+        let Some(mut slice) = found else { return Ok(at_rest) };
         let carried = generation(&slice.metadata, &self.election);
+        let names_us = slice
+            .endpoints
+            .iter()
+            .filter_map(|e| e.target_ref.as_ref())
+            .any(|pod| pod.name.as_ref() == Some(&self.pod));
+        // 0 is what a slice of another election carries.
+        let Some(led) = self.led.or(Some(carried).filter(|carried| names_us && *carried > Generation(0))) else {
+            return Ok(at_rest);
+        };
+        self.led = Some(led);
         if carried > led {
             self.led = None;
         }

@@ -104,7 +104,10 @@ impl Shop {
                 let (role, cost) = if name(pod) == leader { ("leader", "100") } else { ("candidate", "0") };
                 // Pods without a daemon say nothing.
                 labels[ROLE].is_null()
-                    || (labels[ROLE] == role && labels["tenure.dev/election"] == "orders" && annotations[COST] == cost)
+                    || (labels[ROLE] == role
+                        && labels["tenure.dev/election"] == "orders"
+                        && labels["tenure.dev/prefix"] == "tenure"
+                        && annotations[COST] == cost)
             });
         }
         let slice = self.slice();
@@ -353,7 +356,7 @@ async fn what_somebody_else_does_to_labels_is_put_right() {
     shop.routes_to(pod, generation).await;
     // A pod that no daemon looks after: only the leader can.
     shop.settles(pod).await;
-    shop.api.edit("pods", "pod-2", json!({"metadata": {"labels": {ROLE: "leader", "tenure.dev/election": "orders"}}}));
+    shop.api.edit("pods", "pod-2", json!({"metadata": {"labels": led_by_us()}}));
     eventually("it is cleared", async || shop.api.get("pods", "pod-2")["metadata"]["labels"][ROLE] == "candidate")
         .await;
     shop.routes_to(pod, generation).await;
@@ -386,6 +389,45 @@ async fn gives_way_to_a_higher_generation(shop: &Shop, resource: &'static str, o
 
 const NEWER: &str = "1000";
 
+fn led_by_us() -> Value {
+    json!({"tenure.dev/election": "orders", "tenure.dev/prefix": "tenure", ROLE: "leader"})
+}
+
+/// Goal: an election of the same name below another prefix, as of a second release in the namespace, is somebody else's.
+/// Method: a pod that leads it with a higher generation neither fences ours nor is cleared by us.
+#[tokio::test]
+async fn an_election_of_the_same_name_below_another_prefix_is_somebody_elses() {
+    let shop = Shop::open(LABEL).await;
+    let mut labels = led_by_us();
+    labels["tenure.dev/prefix"] = json!("other");
+    let theirs = json!({"labels": labels, "annotations": {"tenure.dev/generation": NEWER}});
+    shop.api.put("pods", "pod-1", json!({"metadata": theirs}));
+    let before = shop.api.get("pods", "pod-1");
+    let daemon = shop.candidate(0).start().await;
+    let generation = eventually("it leads", async || daemon.leads_with().await).await;
+    eventually("ours is labelled", async || shop.routed().contains(&("pod-0".to_owned(), generation))).await;
+    shop.settles("pod-0").await;
+    assert_eq!(shop.api.get("pods", "pod-1"), before);
+}
+
+/// Goal: a slice that a killed process left behind is emptied by the next one in its pod, though nobody can be elected.
+/// Method: SIGKILL to the leader, an etcd that does not answer, and the pod's daemon starts again.
+#[tokio::test]
+async fn what_a_killed_leader_left_in_the_slice_is_withdrawn_by_its_successor_in_the_pod() {
+    let shop = Shop::open(SLICE).await;
+    let daemon = shop.mortal(0).await;
+    let generation = eventually("it leads", async || daemon.leads_with().await).await;
+    shop.routes_to("pod-0", generation).await;
+    daemon.sigkill();
+    shop.etcd.pause();
+    let _other = shop.mortal(1).await;
+    let _again = shop.mortal(0).await;
+    eventually("nobody is routed to", async || shop.routed().is_empty()).await;
+    assert_eq!(self::generation(&shop.slice()), generation, "the fence stays");
+    shop.etcd.resume();
+    shop.no_write_was_wrong();
+}
+
 #[tokio::test]
 async fn a_slice_with_a_higher_generation_is_left_alone() {
     let shop = Shop::open(SLICE).await;
@@ -401,7 +443,7 @@ async fn a_slice_with_a_higher_generation_is_left_alone() {
 #[tokio::test]
 async fn a_pod_labelled_leader_with_a_higher_generation_is_left_alone() {
     let shop = Shop::open(LABEL).await;
-    let labels = json!({"tenure.dev/election": "orders", ROLE: "leader"});
+    let labels = led_by_us();
     let meta = json!({"labels": labels, "annotations": {"tenure.dev/generation": NEWER}});
     gives_way_to_a_higher_generation(&shop, "pods", "pod-1", json!({"metadata": meta})).await;
 }
