@@ -250,6 +250,7 @@ fn first_snapshot(config: &Config) -> Snapshot {
         session: None,
         elections: config.elections.iter().map(election).collect(),
         draining: false,
+        joined: false,
         offset_ms: clock::reading().offset_ms,
         max_jump: config.timing.slack(),
         etcd_seen: None,

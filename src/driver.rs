@@ -95,6 +95,7 @@ struct Note {
     since: Wall,
     hlc: Hlc,
     last_update: Option<Wall>,
+    joined: bool,
     /// When the vacancy that an elect transaction fills was seen.
     vacant: Option<Instant>,
     /// When we stopped acting, until the hand-over has committed.
@@ -113,6 +114,7 @@ impl Driver {
             since: started,
             hlc: hlc.tick(started),
             last_update: None,
+            joined: false,
             vacant: None,
             left: None,
             trimmed: false,
@@ -383,6 +385,7 @@ impl Driver {
             session: core.session().map(|s| SessionView { lease: s.lease, ttl: s.ttl, guard: s.guard }),
             elections,
             draining: core.draining(),
+            joined: self.notes.iter().all(|note| note.joined),
             offset_ms: self.offset_ms,
             max_jump: self.parts.max_jump,
             etcd_seen: self.etcd_seen.filter(|seen| *seen <= now),
@@ -394,6 +397,11 @@ impl Driver {
     fn view(&mut self, election: ElectionIndex, wall: Wall) -> ElectionView {
         let standing = self.parts.core.standing(election);
         let note = &mut self.notes[election.0];
+        note.joined |= match standing.role {
+            Role::Leader | Role::Candidate => true,
+            Role::Observer => note.last_update.is_some(),
+            Role::Follower => false,
+        };
         let shown = self.parts.publisher.shown(election);
         if shown.is_some_and(|(role, own)| (role, own) != (standing.role, standing.own)) {
             (note.since, note.hlc) = (wall, self.hlc.tick(wall));

@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub elections: Vec<ElectionView>,
     /// Set for good by `drain` and by a signal to stop.
     pub draining: bool,
+    /// It has been in the queue of each election, or has seen what it only observes, at least once since it started.
+    pub joined: bool,
     /// Wall clock minus boot clock when this was published, in milliseconds.
     pub offset_ms: i64,
     /// How much that difference may change before the guard is void.

@@ -12,8 +12,10 @@ use super::target::Election;
 enum Expect {
     /// This daemon leads now
     Leader,
-    /// It has started and does not drain
+    /// It has been in each queue and does not drain
     Ready,
+    /// It has started
+    Started,
     /// Its loop turns
     Live,
 }
@@ -33,6 +35,7 @@ pub async fn check(args: CheckArgs, format: Format) -> Result<Exit, Failure> {
     let client = args.election.daemon.client()?;
     let (path, words) = match args.expect {
         Expect::Ready => ("/readyz".to_owned(), "ready"),
+        Expect::Started => ("/startupz".to_owned(), "started"),
         Expect::Live => ("/livez".to_owned(), "live"),
         Expect::Leader => {
             let election = args.election.named()?.map(|e| format!("?election={e}")).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! URLs of etcd and of the application.
 
+use std::net::Ipv6Addr;
+
 use hyper::Uri;
 
 use super::node::Scalar;
@@ -45,7 +47,12 @@ fn parse(scalar: &Scalar, url: &str, accepted: &str) -> Parsed<Uri> {
         let brackets = if bare { ", and an IPv6 address in brackets, such as http://[fd00::5]:4790" } else { "" };
         format!("{} is no URL; {accepted}{brackets}", quoted(scalar))
     })?;
-    if uri.host().is_none_or(str::is_empty) || url.contains('#') {
+    let host = uri.host().unwrap_or_default();
+    let bracketed = host.strip_prefix('[').map(|rest| rest.trim_end_matches(']'));
+    if bracketed.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_err()) {
+        return Err(format!("{} has brackets around what is no IPv6 address; {accepted}", quoted(scalar)));
+    }
+    if host.is_empty() || url.contains('#') {
         return Err(format!("{} is no URL with a host; {accepted}", quoted(scalar)));
     }
     Ok(uri)
@@ -71,11 +78,13 @@ mod tests {
             "http://h:1/x?y",
             "ftp://h:1",
             "http://:1",
+            "http://[10.0.0.5]:1",
+            "http://[::1%eth0]:1",
             "http://u:secret@h:1",
         ] {
             let what = endpoint(&plain(bad)).expect_err(bad);
             assert!(!what.contains("secret"), "{what}");
-            assert!(!what.contains("brackets"), "{what}");
+            assert!(!what.contains("in brackets"), "{what}");
         }
         let what = advertised(&plain("http://fd00::1:4790")).expect_err("without brackets");
         assert!(what.contains("in brackets, such as http://[fd00::5]:4790"), "{what}");

@@ -29,7 +29,7 @@ pub fn livez(app: &App, call: &Call) -> Answer {
     verdict(call, "livez", Code::NotLive, &[turns(&app.moment())])
 }
 
-/// Started, and not draining. Never means leadership: a service would lose all its standbys.
+/// Has been in the queue of each election, and does not drain. Never means leadership: a service would lose all its standbys.
 pub fn readyz(app: &App, call: &Call) -> Answer {
     let moment = app.moment();
     let about = &app.service.about;
@@ -39,6 +39,8 @@ pub fn readyz(app: &App, call: &Call) -> Answer {
     let mut checks = vec![
         turns(&moment),
         check("started", contact.is_some(), "etcd was not reached yet"),
+        // Of a wrong role or a full etcd, too, a rolling update must not take the pods that still lead.
+        check("joined", moment.snapshot.joined, "etcd has not let it into each queue yet"),
         check("not-draining", !moment.snapshot.draining && !resigning, "draining"),
     ];
     if about.strict_ready {

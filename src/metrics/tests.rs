@@ -23,6 +23,7 @@ fn snapshot(leader: Option<(&str, u64)>) -> Snapshot {
         session: None,
         elections: vec![view],
         draining: false,
+        joined: true,
         offset_ms: 0,
         max_jump: Duration::ZERO,
         etcd_seen: None,

@@ -79,6 +79,32 @@ async fn the_least_role_is_enough_and_leadership_outlives_its_tokens() {
     assert_eq!(etcd.queue().await, [""; 0]);
 }
 
+/// Goal: a candidate that etcd lets do less than it needs is not ready, so that a rolling update to a wrong role or prefix stops at
+/// its first pod.
+/// Method: rights for nothing, then to read alone, then all.
+#[tokio::test]
+async fn who_may_not_queue_is_not_ready() {
+    let mut etcd = Etcd::start().await;
+    etcd.enable_auth_with("app", "secret", &[("readwrite", "/elsewhere", true)]).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "secret\n");
+    let daemon = signed_in("a", &etcd, &password).start().await;
+    let readiness = async || daemon.get("/readyz?verbose").await.map(|answer| (answer.status, answer.text())).ok();
+    let unready = async || readiness().await.filter(|(status, why)| *status == 503 && why.contains("[+]started ok"));
+    let may = async |right: &str| {
+        etcd.ctl(&["role", "grant-permission", "--prefix=true", "tests", right, "/tenure/"]).await;
+    };
+    eventually("etcd was reached", async || unready().await).await;
+    may("read").await;
+    eventually("the queue was seen", async || Some(daemon.status().await?["last_update"].is_string()).filter(|s| *s))
+        .await;
+    let refused = async || daemon.metric("etcd_requests_total", &["\"queue\"", "permission_denied"]).await > 0.0;
+    eventually("it may not queue", refused).await;
+    assert!(unready().await.is_some(), "{:?}", readiness().await);
+    may("readwrite").await;
+    eventually("it is ready", async || readiness().await.filter(|(status, _)| *status == 200)).await;
+}
+
 /// Goal: no change of etcd's users and roles costs a leadership, though each makes every JWT "old".
 /// Method: JWTs that end after 5 s whatever is done with them, and an unrelated role or user every 300 ms.
 #[tokio::test]

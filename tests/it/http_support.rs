@@ -74,6 +74,7 @@ pub fn starting() -> Snapshot {
         session: None,
         elections: vec![view("orders"), view("billing")],
         draining: false,
+        joined: false,
         offset_ms: clock::reading().offset_ms,
         max_jump: Duration::from_millis(250),
         etcd_seen: None,
@@ -91,6 +92,7 @@ fn session(left: Duration) -> SessionView {
 pub fn candidate() -> Snapshot {
     let mut s = starting();
     s.session = Some(session(Duration::from_secs(8)));
+    s.joined = true;
     s.etcd_seen = Some(clock::now());
     let e = &mut s.elections[0];
     (e.role, e.reason, e.observed, e.queue_position) = (Role::Candidate, Reason::Queued, Generation(41), Some(1));

@@ -24,6 +24,8 @@ async fn every_state_has_its_probes() {
     assert_eq!(row(&stage).await, [200, 503, 503, 403, 503], "starting, no etcd yet");
     assert_eq!(stage.get("/startupz").await.status, 200);
     assert_eq!(stage.get("/health").await.status, 503, "no session");
+    stage.publisher.publish(tenure::snapshot::Snapshot { joined: false, ..candidate() });
+    assert_eq!(row(&stage).await, [200, 503, 503, 403, 200], "not in every queue yet");
     stage.publisher.publish(candidate());
     assert_eq!(row(&stage).await, [200, 200, 503, 403, 200], "candidate");
     assert_eq!(stage.get("/health").await.status, 200);
