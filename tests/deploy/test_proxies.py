@@ -217,6 +217,26 @@ def test_without_its_daemon_the_door_is_closed(world: World):
         world.start(id)
 
 
+def test_a_door_that_opens_while_nobody_leads_lets_nothing_through(world: World):
+    """All daemons answer, and drain; the proxy starts, and is written to from its first instant."""
+    for id in IDS:
+        assert world.candidates[id].verb("/v1/drain").status == 202
+    world.start_proxy()
+    statuses, since = set(), None
+    # Longer than any proxy takes to have checked everybody once.
+    while since is None or time.monotonic() < since + 4:
+        try:
+            statuses.add(world.write(body=b"nobody").status)
+            since = since or time.monotonic()
+        except ConnectionError:
+            assert since is None or world.proxy.running(), "the proxy ended"
+    assert world.seen(b"nobody") == []
+    assert statuses <= world.sample.closed
+    for id in IDS:
+        world.kill(id)
+        world.start(id)
+
+
 def test_the_traefik_sample_hangs_together(candidate):
     """Traefik is not run here: what refers to something refers to what is there, the gate is a path of the daemon, and the
     expression drops every name that a client could forge."""
