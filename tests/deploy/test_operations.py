@@ -72,6 +72,17 @@ def test_reasons_in_the_table_are_those_of_the_binary():
     assert named <= known, named - known
 
 
+def test_the_restore_as_written_restores(etcd, tmp_path):
+    """Of the first of three members, from a snapshot of a real one."""
+    [command] = re.findall(r"^    (etcdutl snapshot restore .+)$", TEXT, re.M)
+    program, *args = shlex.split(command)
+    binaries = run(ROOT / "dev/etcd", "path", cwd=ROOT).stdout.strip()
+    run(f"{binaries}/etcdctl", "--endpoints", etcd.endpoint, "snapshot", "save", tmp_path / "snapshot.db")
+    here = str(tmp_path / "restored")
+    run(f"{binaries}/{program}", *[here if a == "/var/lib/etcd-restored" else a for a in args], cwd=tmp_path)
+    assert (tmp_path / "restored/member/snap/db").exists()
+
+
 def test_a_pause_as_written_keeps_the_leader_and_lets_nobody_follow(etcd, candidate):
     pause, unpause = [shlex.split(c)[1:] for c in re.findall(r"^    (etcdctl (?:put|del) .+)$", TEXT, re.M)]
     etcdctl = run(ROOT / "dev/etcd", "path", cwd=ROOT).stdout.strip() + "/etcdctl"
