@@ -6,11 +6,13 @@ A Service of the leader's pod alone, for routing.mode label or endpointSlice.
 selector: the labels of the pods. ports: as in any Service, with numbers as target ports.
 */}}
 {{- define "tenure-lib.leaderService" -}}
-{{- $v := include "tenure-lib.values" .root | fromYaml }}
+{{- include "tenure-lib.takes" (dict "of" "tenure-lib.leaderService" "given" . "takes" (list "selector" "ports")) }}
+{{- $root := default . .root }}
+{{- $v := include "tenure-lib.effective" . | fromYaml }}
 {{- if eq $v.routing.mode "gate" }}
   {{- fail "tenure-lib: tenure-lib.leaderService needs tenure.routing.mode label or endpointSlice: with gate nobody tells Kubernetes who leads" }}
 {{- end }}
-{{- range .ports }}
+{{- range required "tenure-lib: tenure-lib.leaderService needs the ports of the Service" .ports }}
   {{- if kindIs "string" (default .port .targetPort) }}
     {{- fail "tenure-lib: tenure-lib.leaderService takes numbers as target ports" }}
   {{- end }}
@@ -18,14 +20,14 @@ selector: the labels of the pods. ports: as in any Service, with numbers as targ
 apiVersion: v1
 kind: Service
 metadata:
-  name: {{ include "tenure-lib.leaderServiceName" .root }}
+  name: {{ include "tenure-lib.leaderServiceName" . }}
   labels:
-    {{- include "tenure-lib.labels" .root | nindent 4 }}
+    {{- include "tenure-lib.labels" $root | nindent 4 }}
 spec:
   type: ClusterIP
   {{- if eq $v.routing.mode "label" }}
   selector:
-    {{- toYaml .selector | nindent 4 }}
+    {{- toYaml (required "tenure-lib: tenure-lib.leaderService needs the selector of the pods" .selector) | nindent 4 }}
     tenure.dev/election: {{ default (first $v.elections) $v.routing.election }}
     tenure.dev/role: leader
   {{- end }}
@@ -39,8 +41,10 @@ What routing needs to be allowed, and no more: a Role, and a RoleBinding to the 
     {{ include "tenure-lib.role" (dict "root" $ "serviceAccountName" "web") }}
 */}}
 {{- define "tenure-lib.role" -}}
-{{- $v := include "tenure-lib.values" .root | fromYaml }}
-{{- $name := include "tenure-lib.leaderServiceName" .root }}
+{{- include "tenure-lib.takes" (dict "of" "tenure-lib.role" "given" . "takes" (list "serviceAccountName")) }}
+{{- $root := default . .root }}
+{{- $v := include "tenure-lib.effective" . | fromYaml }}
+{{- $name := include "tenure-lib.leaderServiceName" . }}
 {{- if eq $v.routing.mode "gate" }}
   {{- fail "tenure-lib: tenure-lib.role is for tenure.routing.mode label or endpointSlice: gate needs no rights" }}
 {{- end -}}
@@ -49,7 +53,7 @@ kind: Role
 metadata:
   name: {{ $name }}
   labels:
-    {{- include "tenure-lib.labels" .root | nindent 4 }}
+    {{- include "tenure-lib.labels" $root | nindent 4 }}
 rules:
   {{- if eq $v.routing.mode "label" }}
   - apiGroups: [""]
@@ -74,7 +78,7 @@ kind: RoleBinding
 metadata:
   name: {{ $name }}
   labels:
-    {{- include "tenure-lib.labels" .root | nindent 4 }}
+    {{- include "tenure-lib.labels" $root | nindent 4 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
@@ -82,7 +86,7 @@ roleRef:
 subjects:
   - kind: ServiceAccount
     name: {{ required "tenure-lib: tenure-lib.role needs the serviceAccountName of the pods" .serviceAccountName }}
-    namespace: {{ .root.Release.Namespace }}
+    namespace: {{ $root.Release.Namespace }}
 {{- end }}
 
 {{/*
@@ -91,13 +95,15 @@ A PodMonitor for the sidecars.
     {{ include "tenure-lib.podMonitor" (dict "root" $ "selector" (dict "app" "web")) }}
 */}}
 {{- define "tenure-lib.podMonitor" -}}
-{{- $v := include "tenure-lib.values" .root | fromYaml -}}
+{{- include "tenure-lib.takes" (dict "of" "tenure-lib.podMonitor" "given" . "takes" (list "selector")) }}
+{{- $root := default . .root }}
+{{- $v := include "tenure-lib.effective" . | fromYaml -}}
 apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
-  name: {{ printf "%s-%s" .root.Release.Name .root.Chart.Name | trunc 56 | trimSuffix "-" }}-tenure
+  name: {{ default (printf "%s-tenure" (printf "%s-%s" $root.Release.Name $root.Chart.Name | trunc 56 | trimSuffix "-")) $v.podMonitor.name }}
   labels:
-    {{- include "tenure-lib.labels" .root | nindent 4 }}
+    {{- include "tenure-lib.labels" $root | nindent 4 }}
     {{- with $v.podMonitor.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

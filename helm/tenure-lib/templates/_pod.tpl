@@ -8,14 +8,30 @@ It goes first of all initContainers: then it starts first and stops last. Cluste
 there say (dict "root" $ "mode" "classic"), under `containers`.
 */}}
 {{- define "tenure-lib.sidecar" -}}
+{{- include "tenure-lib.takes" (dict "of" "tenure-lib.sidecar" "given" . "takes" (list "mode")) }}
+{{- $root := default . .root }}
 {{- $mode := default "native" .mode }}
-{{- $v := include "tenure-lib.values" .root | fromYaml }}
+{{- $v := include "tenure-lib.effective" . | fromYaml }}
 {{- $port := int $v.http.port }}
 {{- if not (has $mode (list "native" "classic")) }}
   {{- fail (printf "tenure-lib: the mode of tenure-lib.sidecar is native or classic, not %s" $mode) }}
 {{- end }}
-{{- if and (eq $mode "native") (semverCompare "<1.29.0-0" .root.Capabilities.KubeVersion.Version) }}
-  {{- fail (printf "tenure-lib: Kubernetes %s has no native sidecars (1.29 and newer have): include tenure-lib.sidecar under containers, with mode classic" .root.Capabilities.KubeVersion.Version) }}
+{{- if and (eq $mode "native") (semverCompare "<1.29.0-0" $root.Capabilities.KubeVersion.Version) }}
+  {{- fail (printf "tenure-lib: Kubernetes %s has no native sidecars (1.29 and newer have): include tenure-lib.sidecar under containers, with mode classic" $root.Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- if and (eq $mode "native") $v.waitForDrained }}
+  {{- fail "tenure-lib: tenure.waitForDrained is for mode classic: a native sidecar hands over when the application has exited anyway" }}
+{{- end }}
+{{- $downward := dict "POD_IP" "status.podIP" "TENURE_ID" "metadata.name" }}
+{{- if ne $v.routing.mode "gate" }}
+  {{- /* The host name is another with hostNetwork, hostname or setHostnameAsFQDN. */}}
+  {{- $_ := set $downward "TENURE_KUBERNETES__POD" "metadata.name" }}
+{{- end }}
+{{- $environment := include "tenure-lib.environment" (dict "v" $v "service" (include "tenure-lib.leaderServiceName" .)) | fromYaml }}
+{{- range $v.extraEnv }}
+  {{- if or (hasKey $downward .name) (hasKey $environment .name) }}
+    {{- fail (printf "tenure-lib: tenure.extraEnv cannot set %s: the library sets it" .name) }}
+  {{- end }}
 {{- end -}}
 - name: tenure
   image: {{ include "tenure-lib.image" $v }}
@@ -25,11 +41,11 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
   {{- end }}
   args: [run]
   env:
-    - name: POD_IP
-      valueFrom: {fieldRef: {fieldPath: status.podIP}}
-    - name: TENURE_ID
-      valueFrom: {fieldRef: {fieldPath: metadata.name}}
-    {{- range $name, $value := include "tenure-lib.environment" (dict "root" .root "v" $v) | fromYaml }}
+    {{- range $name, $field := $downward }}
+    - name: {{ $name }}
+      valueFrom: {fieldRef: {fieldPath: {{ $field }}}}
+    {{- end }}
+    {{- range $name, $value := $environment }}
     - name: {{ $name }}
       value: {{ $value | quote }}
     {{- end }}
@@ -96,6 +112,9 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
       mountPath: /var/run/secrets/kubernetes.io/serviceaccount
       readOnly: true
     {{- end }}
+    {{- with $v.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{- define "tenure-lib.image" -}}
@@ -108,9 +127,10 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
 {{- include "tenure-lib.flat" (dict "prefix" "TENURE_" "map" (include "tenure-lib.config" . | fromYaml)) }}
 {{- end }}
 
-{{/* What the sidecar needs of the pod's volumes. Argument: the root of the user's chart. */}}
+{{/* What the sidecar needs of the pod's volumes. */}}
 {{- define "tenure-lib.volumes" -}}
-{{- $v := include "tenure-lib.values" . | fromYaml -}}
+{{- include "tenure-lib.takes" (dict "of" "tenure-lib.volumes" "given" . "takes" list) }}
+{{- $v := include "tenure-lib.effective" . | fromYaml -}}
 - name: tenure-run
   # In memory: it holds no more than a socket, and an autoscaler does not take it for data that a node must keep.
   emptyDir: {medium: Memory, sizeLimit: 1Mi}

@@ -2,7 +2,8 @@
 Every value with its default. A user's chart sets them under `tenure:` in its values.yaml; what it leaves out is here.
 */}}
 {{- define "tenure-lib.defaults" -}}
-# The leaderships to hold: names, the first is the one that /leader and /gate speak for. Required.
+# The leaderships to hold: names, the first is the one that /leader and /gate speak for. Required. An election's priority
+# and observe need the daemon's file, which a sidecar has not.
 elections: []
 etcd:
   # All members: http://host:port or https://host:port. Required.
@@ -39,13 +40,14 @@ http:
   port: 4790
   # Listen on all IPv6 addresses (which takes IPv4 as well where the node does both), and publish the pod's IPv6 address.
   ipv6: false
-  # Where others reach this pod; Kubernetes puts its address in for $(POD_IP). Name the application's port, if redirects
-  # shall lead there. Default: the pod's address and the port above.
+  # Where others reach this pod; Kubernetes puts its address in for $(POD_IP), and with ipv6 it gets its brackets here. Name
+  # the application's port, if redirects shall lead there. Default: the pod's address and the port above.
   advertiseUrl: ""
 # More of the daemon's configuration, in its own words (`tenure config example`), given to it as environment.
 extraConfig: {}
 # How Services find the leader. gate: they need not, since your application or proxy asks the gate. label: the daemon labels
-# the leader's pod. endpointSlice: the leader writes the EndpointSlice of a Service without a selector.
+# the leader's pod, and the Service heeds the pod's readiness as any does. endpointSlice: the leader writes the EndpointSlice
+# of a Service without a selector, and writes itself ready whether its pod is or not.
 routing:
   mode: gate
   # Which election; default: the first.
@@ -59,7 +61,7 @@ image:
   tag: ""
   digest: ""
   pullPolicy: IfNotPresent
-# It keeps under 10 MiB; the limit leaves room for many connections.
+# It keeps under 10 MiB; the limit leaves room for many connections. Not merged: what is set replaces all of it.
 resources:
   requests:
     cpu: 10m
@@ -71,22 +73,82 @@ readinessProbe: true
 # Mode classic only: for so long, such as 25s, a stopping pod leads on, until its application says `drained`. Needs an
 # application that does, one election, and a terminationGracePeriodSeconds that is longer.
 waitForDrained: ""
-# More variables, as in any container.
+# More variables, as in any container. None that the library sets.
 extraEnv: []
-# More labels and annotations of a PodMonitor; the operator selects by labels.
+# Mounts of volumes that the pod has, for state_dir and audit.file of extraConfig: the root file system is read-only. The
+# sidecar's user is 65532; the pod's fsGroup is what lets it write there.
+extraVolumeMounts: []
 podMonitor:
+  # Default: <release>-<chart>-tenure.
+  name: ""
+  # The operator selects by labels.
   labels: {}
   interval: ""
 {{- end }}
 
-{{/* The values in effect, as YAML. Argument: the root of the user's chart. */}}
+{{/*
+Every template takes the root of the user's chart or, to say more, a mapping with it: (dict "root" . "values" VALUES …). What
+is in `values` goes over .Values.tenure, for a workload with a configuration of its own. Argument: of, given, takes.
+*/}}
+{{- define "tenure-lib.takes" -}}
+{{- if not (hasKey .given "Values") }}
+  {{- $takes := concat (list "root" "values") .takes }}
+  {{- range $key, $_ := .given }}
+    {{- if not (has $key $takes) }}
+      {{- fail (printf "tenure-lib: %s takes no %s; it takes %s" $.of $key (join ", " $takes)) }}
+    {{- end }}
+  {{- end }}
+  {{- if not (hasKey (default dict .given.root) "Values") }}
+    {{- fail (printf "tenure-lib: %s needs the root of your chart: (dict \"root\" $ …)" .of) }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The values in effect, as YAML, for what stands beside the sidecar.
+
+    {{ (include "tenure-lib.values" $ | fromYaml).http.port }}
+*/}}
 {{- define "tenure-lib.values" -}}
+{{- include "tenure-lib.takes" (dict "of" "tenure-lib.values" "given" . "takes" list) }}
+{{- include "tenure-lib.effective" . }}
+{{- end }}
+
+{{/* The same for the other templates, which take more. */}}
+{{- define "tenure-lib.effective" -}}
+{{- $root := default . .root }}
+{{- if hasKey (default dict $root.Subcharts) "tenure" }}
+  {{- fail "tenure-lib: the chart `tenure` takes its values from the same place, .Values.tenure: give that dependency an alias, such as `alias: candidates`" }}
+{{- end }}
 {{- $defaults := include "tenure-lib.defaults" . | fromYaml }}
-{{- $given := deepCopy (default dict .Values.tenure) }}
-{{- include "tenure-lib.known" (dict "path" "tenure" "given" $given "defaults" $defaults) }}
-{{- $v := mergeOverwrite $defaults $given }}
+{{- $v := deepCopy $defaults }}
+{{- range list (list "tenure" $root.Values.tenure) (list "values" (get (ternary dict . (hasKey . "Values")) "values")) }}
+  {{- $path := first . }}
+  {{- $given := default dict (last .) }}
+  {{- if not (kindIs "map" $given) }}
+    {{- fail (printf "tenure-lib: %s must be a mapping" $path) }}
+  {{- end }}
+  {{- $given = include "tenure-lib.withoutNulls" $given | fromYaml }}
+  {{- include "tenure-lib.known" (dict "path" $path "given" $given "defaults" $defaults) }}
+  {{- /* A request that is set and a limit that is not would contradict each other. */}}
+  {{- if hasKey $given "resources" }}{{- $_ := set $v "resources" dict }}{{- end }}
+  {{- $v = mergeOverwrite $v $given }}
+{{- end }}
 {{- include "tenure-lib.validate" $v }}
 {{- toYaml $v }}
+{{- end }}
+
+{{/* A null is what was not said. */}}
+{{- define "tenure-lib.withoutNulls" -}}
+{{- $said := dict }}
+{{- range $key, $value := . }}
+  {{- if kindIs "map" $value }}
+    {{- $_ := set $said $key (include "tenure-lib.withoutNulls" $value | fromYaml) }}
+  {{- else if not (kindIs "invalid" $value) }}
+    {{- $_ := set $said $key $value }}
+  {{- end }}
+{{- end }}
+{{- toYaml $said }}
 {{- end }}
 
 {{/* A key that the defaults do not have is a typo. An empty mapping takes any: what is in it is the daemon's or Kubernetes' to judge. */}}
@@ -94,7 +156,7 @@ podMonitor:
 {{- range $key, $value := .given }}
   {{- $path := printf "%s.%s" $.path $key }}
   {{- if not (hasKey $.defaults $key) }}
-    {{- $more := ternary ", and extraConfig takes every key of `tenure config example`" "" (eq $.path "tenure") }}
+    {{- $more := ternary ", and extraConfig takes every key of `tenure config example`" "" (has $.path (list "tenure" "values")) }}
     {{- fail (printf "tenure-lib: there is no value %s; there are: %s%s" $path (keys $.defaults | sortAlpha | join ", ") $more) }}
   {{- end }}
   {{- $default := get $.defaults $key }}
@@ -102,7 +164,7 @@ podMonitor:
     {{- if not (kindIs "map" $value) }}
       {{- fail (printf "tenure-lib: %s must be a mapping" $path) }}
     {{- end }}
-    {{- if and $default (ne $path "tenure.resources") }}
+    {{- if and $default (ne $key "resources") }}
       {{- include "tenure-lib.known" (dict "path" $path "given" $value "defaults" $default) }}
     {{- end }}
   {{- end }}
@@ -122,7 +184,7 @@ podMonitor:
 {{- end }}
 {{- range $v.elections }}
   {{- if not (kindIs "string" .) }}
-    {{- fail "tenure-lib: tenure.elections takes names only: the rest of an election's settings needs the daemon's file" }}
+    {{- fail "tenure-lib: tenure.elections takes names only: priority and observe of an election need the daemon's file, which a sidecar has not" }}
   {{- end }}
 {{- end }}
 {{- if not $v.etcd.endpoints }}
@@ -167,8 +229,24 @@ podMonitor:
     {{- fail (printf "tenure-lib: tenure.extraConfig.%s cannot be set: it %s" $key $why) }}
   {{- end }}
 {{- end }}
+{{- /* The root file system is read-only, and what lies in the socket's volume goes with the pod. */}}
+{{- $files := dict }}
+{{- with $v.extraConfig.state_dir }}{{- $_ := set $files "state_dir" (printf "%s/" (clean (toString .))) }}{{- end }}
+{{- with $v.extraConfig.audit }}{{- with .file }}{{- $_ := set $files "audit.file" (clean (toString .)) }}{{- end }}{{- end }}
+{{- range $key, $file := $files }}
+  {{- $covered := false }}
+  {{- range $v.extraVolumeMounts }}
+    {{- if and (hasPrefix (printf "%s/" (clean (toString .mountPath))) $file) (not .readOnly) }}{{- $covered = true }}{{- end }}
+  {{- end }}
+  {{- if not $covered }}
+    {{- fail (printf "tenure-lib: tenure.extraConfig.%s needs a mount to write to: tenure.extraVolumeMounts has none for %s" $key (trimSuffix "/" $file)) }}
+  {{- end }}
+{{- end }}
 {{- if not (has $v.routing.mode (list "gate" "label" "endpointSlice")) }}
   {{- fail (printf "tenure-lib: tenure.routing.mode is gate, label or endpointSlice, not %s" $v.routing.mode) }}
+{{- end }}
+{{- if and $v.waitForDrained (not (and (kindIs "string" $v.waitForDrained) (regexMatch "^[0-9]+(ms|s|m|h)$" $v.waitForDrained))) }}
+  {{- fail (printf "tenure-lib: tenure.waitForDrained is a duration with its unit, such as 25s, not %v" $v.waitForDrained) }}
 {{- end }}
 {{- if and $v.waitForDrained (ne (len $v.elections) 1) }}
   {{- fail "tenure-lib: tenure.waitForDrained waits for one election, and tenure.elections has several" }}
@@ -178,13 +256,14 @@ podMonitor:
 {{- end }}
 {{- end }}
 
-{{/* The name of the leader's Service. Argument: the root of the user's chart. */}}
+{{/* The name of the leader's Service. */}}
 {{- define "tenure-lib.leaderServiceName" -}}
-{{- $v := include "tenure-lib.values" . | fromYaml }}
-{{- default (printf "%s-leader" (printf "%s-%s" .Release.Name .Chart.Name | trunc 56 | trimSuffix "-")) $v.routing.service }}
+{{- $root := default . .root }}
+{{- $v := include "tenure-lib.effective" . | fromYaml }}
+{{- default (printf "%s-leader" (printf "%s-%s" $root.Release.Name $root.Chart.Name | trunc 56 | trimSuffix "-")) $v.routing.service }}
 {{- end }}
 
-{{/* The daemon's configuration, in its own words: what the values say, and extraConfig beside it. */}}
+{{/* The daemon's configuration, in its own words: what the values say, and extraConfig beside it. Argument: v, service. */}}
 {{- define "tenure-lib.config" -}}
 {{- $v := .v }}
 {{- $etcd := dict "endpoints" $v.etcd.endpoints }}
@@ -206,19 +285,21 @@ podMonitor:
 {{- end }}
 {{- $session := dict }}
 {{- range $key, $value := $v.session }}
-  {{- if $value }}{{- $_ := set $session (snakecase $key) $value }}{{- end }}
+  {{- /* A 0 is no default: the daemon judges it. */}}
+  {{- if ne (toString $value) "" }}{{- $_ := set $session (snakecase $key) $value }}{{- end }}
 {{- end }}
 {{- $port := int $v.http.port }}
-{{- $own := ternary "[$(POD_IP)]" "$(POD_IP)" $v.http.ipv6 }}
+{{- $url := default (printf "http://$(POD_IP):%d" $port) $v.http.advertiseUrl }}
+{{- if $v.http.ipv6 }}{{- $url = regexReplaceAllLiteral "://\\$\\(POD_IP\\)" $url "://[$(POD_IP)]" }}{{- end }}
 {{- $http := dict
     "public" (printf "%s:%d" (ternary "[::]" "0.0.0.0" $v.http.ipv6) $port)
-    "advertise_url" (default (printf "http://%s:%d" $own $port) $v.http.advertiseUrl) }}
+    "advertise_url" $url }}
 {{- $config := dict "elections" $v.elections "etcd" $etcd "session" $session "http" $http }}
 {{- if ne $v.routing.mode "gate" }}
   {{- $kubernetes := dict "route" (snakecase $v.routing.mode) }}
   {{- with $v.routing.election }}{{- $_ := set $kubernetes "election" . }}{{- end }}
   {{- if eq $v.routing.mode "endpointSlice" }}
-    {{- $_ := set $kubernetes "service" (include "tenure-lib.leaderServiceName" .root) }}
+    {{- $_ := set $kubernetes "service" .service }}
     {{- $_ := set $kubernetes "address" "$(POD_IP)" }}
   {{- end }}
   {{- $_ := set $config "kubernetes" $kubernetes }}
@@ -235,7 +316,7 @@ podMonitor:
 {{- else if kindIs "slice" $value }}
 {{ $name }}: {{ join "," $value | quote }}
 {{- else if kindIs "float64" $value }}
-{{ $name }}: {{ $value | int64 | toString | quote }}
+{{ $name }}: {{ $value | toJson | quote }}
 {{- else if not (kindIs "invalid" $value) }}
 {{ $name }}: {{ $value | toString | quote }}
 {{- end }}
