@@ -167,6 +167,16 @@ def test_the_sidecar_listens_publishes_and_is_asked_at_one_port(http, public, ur
     assert moved["ports"][0]["containerPort"] == moved["livenessProbe"]["httpGet"]["port"] == port
 
 
+def test_an_example_has_the_port_of_its_sidecar_nowhere_else():
+    moved = json.dumps(render(EXAMPLES[0], {"tenure": {"http": {"port": 4999}}}))
+    assert "http://127.0.0.1:4999/gate" in moved and "4790" not in moved
+
+
+def test_a_change_of_the_port_restarts_the_door():
+    sums = {pods(render(EXAMPLES[0], {"tenure": {"http": {"port": port}}}))[0][1]["annotations"]["checksum/nginx"] for port in (4790, 4999)}
+    assert len(sums) == 2
+
+
 @pytest.mark.parametrize("mode", ["label", "endpointSlice"])
 def test_the_routed_pod_is_named_by_kubernetes_whatever_its_host_is_called(mode, tmp_path):
     """hostNetwork, `hostname` and setHostnameAsFQDN give a pod another host name."""

@@ -1,6 +1,7 @@
 """A pod with the sidecar stops, played on loopback from the rendered example's own settings, in the order of the kubelet."""
 
 import json
+import re
 import signal
 import sys
 import time
@@ -46,8 +47,14 @@ if says_drained:
 """
 
 
+def sidecar_of(objects: list[dict]) -> dict:
+    [container] = [c for _, _, spec in pods(objects) for c in containers(spec) if is_tenure(c)]
+    return container
+
+
 class Sidecar(Process):
-    """The rendered container's command with its environment. Only addresses and the election's place in etcd are mapped."""
+    """The rendered container's command with its environment. Only ports, addresses of others and the election's place in etcd are
+    mapped; its containers reach it by 127.0.0.1, whatever it listens on."""
 
     def __init__(self, container: dict, objects: list[dict], name: str, directory: Path, etcd: str, prefix: str, url: str | None = None):
         self.container, self.name, self.dir = container, name, directory / name
@@ -58,14 +65,15 @@ class Sidecar(Process):
         mapped = {
             "TENURE_ID": name,
             "TENURE_ETCD__ENDPOINTS": etcd,
-            "TENURE_HTTP__PUBLIC": "127.0.0.1:0",
+            "TENURE_HTTP__PUBLIC": re.sub(r"\d+$", "0", rendered["TENURE_HTTP__PUBLIC"]),
             "TENURE_HTTP__ADVERTISE_URL": url or "http://127.0.0.1:1",
         }
         assert mapped.keys() <= rendered.keys(), "what is mapped is what the example sets"
         self.env = rendered | mapped
         self.env |= {"TENURE_ETCD__PREFIX": prefix, "TENURE_HTTP__CONTROL": f"unix:{self.socket}", "TENURE_CONTROL": f"unix:{self.socket}"}
         super().__init__([tenure(), *container["args"], "--ready-file", str(ready)], self.dir / "log", env=self.env)
-        self.public = eventually(f"{name} listens", lambda: ready.exists() and json.loads(ready.read_text())["public"])
+        listens = eventually(f"{name} listens", lambda: ready.exists() and json.loads(ready.read_text())["public"])
+        self.public = f"127.0.0.1:{listens.rpartition(':')[2]}"
         startup = container["startupProbe"]["httpGet"]["path"]
         eventually(f"{name} has started", lambda: request(self.public, startup).status == 200)
 
@@ -130,8 +138,7 @@ def start(tmp_path, etcd, request):
     started: list[Process] = []
 
     def sidecar(objects: list[dict], name: str, url: str | None = None) -> Sidecar:
-        [container] = [c for _, _, spec in pods(objects) for c in containers(spec) if is_tenure(c)]
-        started.append(Sidecar(container, objects, name, tmp_path, etcd.endpoint, f"/test/{request.node.name}", url))
+        started.append(Sidecar(sidecar_of(objects), objects, name, tmp_path, etcd.endpoint, f"/test/{request.node.name}", url))
         return started[-1]
 
     def application(of: Sidecar, says_drained: bool) -> Application:
@@ -208,6 +215,32 @@ def test_in_classic_mode_a_pod_leads_on_until_its_application_says_that_it_has_s
     assert stop.sidecar_told - elected < 5, "and the sidecar stops soon after, not when its time is up"
 
 
+# An application that does not run
+
+
+def test_a_leader_whose_application_cannot_work_is_made_to_step_down_as_the_readme_says(start):
+    """From outside by the command, from inside by the request; each keeps out for its cooldown."""
+    text = (ROOT / "helm/tenure-lib/README.md").read_text()
+    [command] = re.findall(r"kubectl exec POD -c tenure -- /tenure (resign [^`]*)`", text)
+    [(path, body)] = re.findall(r"`POST (/v1/elections/\w+/resign)` on the socket, with `(.*?)`", text)
+    objects = render(WEB)
+    both = [start(objects, name) for name in ("pod-0", "pod-1")]
+    for step_down in (
+        lambda one: run(tenure(), *command.split(), env=one.env),
+        lambda one: request(one.socket, path.replace("orders", "web"), "POST", body.encode()),
+    ):
+        leader = eventually("somebody leads", lambda: next((one for one in both if one.leads()), None))
+        [other] = [one for one in both if one is not leader]
+        eventually("the other follows", lambda: other.status()["queue_position"] == 1)
+        step_down(leader)
+        eventually("the other leads", other.leads)
+        assert leader.status()["queue_position"] is None, "it keeps out"
+        # A new pod takes its place.
+        leader.signal(signal.SIGTERM)
+        assert leader.wait() == 0
+        both = [other, start(objects, f"{leader.name}-next")]
+
+
 # The door of the example web
 
 BACKEND = """
@@ -225,10 +258,12 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Backend).serve_
 """
 
 
-def door(objects: list[dict], pod: Sidecar, listen: int, backend: int, spawn) -> None:
-    """The rendered nginx.conf, started for real, with its addresses and directories mapped."""
+def door(objects: list[dict], pod: Sidecar, own: str, listen: int, backend: int, spawn) -> None:
+    """The rendered nginx.conf, started for real, with its addresses and directories mapped. `own` is the pod's address."""
     [config] = [o["data"]["nginx.conf"] for o in objects if o["kind"] == "ConfigMap"]
+    of_ipv6 = {"listen [::]:8080;": f"listen [::1]:{listen};"} if own == "[::1]" else {}
     for there, here in {
+        **of_ipv6,
         "listen 8080;": f"listen 127.0.0.1:{listen};",
         "127.0.0.1:8081": f"127.0.0.1:{backend}",
         "127.0.0.1:4790": pod.public,
@@ -239,18 +274,21 @@ def door(objects: list[dict], pod: Sidecar, listen: int, backend: int, spawn) ->
     (pod.dir / "nginx.conf").write_text(config)
     spawn([tool("nginx"), "-p", str(pod.dir), "-c", str(pod.dir / "nginx.conf"), "-e", "stderr", "-g", "daemon off; master_process off;"], f"{pod.name}-door.log")
     spawn([sys.executable, "-c", BACKEND, str(backend), pod.name], f"{pod.name}-backend.log")
-    eventually("the door opens", lambda: request(f"127.0.0.1:{listen}", "/").status == 200)
+    eventually("the door opens", lambda: request(f"{own}:{listen}", "/").status == 200)
 
 
-def test_through_any_door_a_write_reaches_the_leader_with_its_token_and_a_dead_sidecar_means_closed(start, spawn):
-    objects = render(WEB)
+@pytest.mark.parametrize("own", ["127.0.0.1", "[::1]"], ids=["4", "6"])
+def test_through_any_door_a_write_reaches_the_leader_with_its_token_and_a_dead_sidecar_means_closed(start, spawn, own):
+    objects = render(WEB, {"tenure": {"http": {"ipv6": own == "[::1]"}}})
     doors = {name: free_port() for name in ("pod-0", "pod-1")}
-    both = {name: start(objects, name, url=f"http://127.0.0.1:{port}") for name, port in doors.items()}
+    # As the example has it, with the kubelet's part and the port done here.
+    published = variables(sidecar_of(objects), objects)["TENURE_HTTP__ADVERTISE_URL"].replace("10.0.0.5", own.strip("[]"))
+    both = {name: start(objects, name, url=published.replace(":8080", f":{port}")) for name, port in doors.items()}
     for name, pod in both.items():
-        door(objects, pod, doors[name], free_port(), spawn)
+        door(objects, pod, own, doors[name], free_port(), spawn)
 
     def send(name: str, method: str = "POST", **headers) -> tuple[int, str]:
-        answer = request(f"127.0.0.1:{doors[name]}", "/orders?election=none", method=method, body=b"x" * 10, headers=headers)
+        answer = request(f"{own}:{doors[name]}", "/orders?election=none", method=method, body=b"x" * 10, headers=headers)
         return answer.status, answer.body.decode()
 
     leader = eventually("somebody leads", lambda: next((n for n, pod in both.items() if pod.leads()), None))

@@ -59,7 +59,7 @@ def request(
         connection: http.client.HTTPConnection = _UnixConnection(where, timeout)
     else:
         host, port = where.rsplit(":", 1)
-        connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
