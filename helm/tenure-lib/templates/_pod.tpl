@@ -67,7 +67,7 @@ there say (dict "root" $ "mode" "classic"), under `containers`.
     timeoutSeconds: 2
     failureThreshold: 3
   {{- if $v.readinessProbe }}
-  # Started, met etcd once, does not drain. Never leadership: a rolling update would wait for a leader that waits for it.
+  # Was in each queue once, does not drain. Never leadership: a rolling update would wait for a leader that waits for it.
   readinessProbe:
     httpGet: {path: /readyz, port: {{ $port }}}
     periodSeconds: 5

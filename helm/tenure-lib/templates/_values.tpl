@@ -68,7 +68,7 @@ resources:
     memory: 16Mi
   limits:
     memory: 64Mi
-# Whether the pod is ready only while its sidecar is: started, has met etcd once, does not drain. Never: whether it leads.
+# Whether the pod is ready only while its sidecar is: has been in each queue once, does not drain. Never: whether it leads.
 readinessProbe: true
 # Mode classic only: for so long, such as 25s, a stopping pod leads on, until its application says `drained`. Needs an
 # application that does, one election, and a terminationGracePeriodSeconds that is longer.
