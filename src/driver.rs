@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::audit::Audit;
-use crate::clock::{self, Hlc, HlcClock, Instant, Reading, Wall};
+use crate::clock::{self, HlcClock, Instant, Reading, Wall};
 use crate::control::{AuditLine, ControlError, Heartbeat, Requests};
 use crate::election::Core;
 use crate::election::event::{ElectionInput, Input, Output, SessionInput, Ticket, Transition};
@@ -79,7 +79,7 @@ pub struct Driver {
     resigning: BTreeMap<Ticket, (ElectionIndex, Resigned)>,
     tickets: u64,
     hlc: HlcClock,
-    notes: Vec<Note>,
+    notes: Vec<view::Note>,
     /// Wall clock minus boot clock when the request left that earned the guard.
     offset_ms: i64,
     /// The same for the newest such request.
@@ -89,20 +89,6 @@ pub struct Driver {
     stopped: Option<bool>,
 }
 
-/// What the driver remembers of an election besides the core, for readers and metrics.
-#[derive(Clone, Debug)]
-struct Note {
-    since: Wall,
-    hlc: Hlc,
-    last_update: Option<Wall>,
-    joined: bool,
-    /// When the vacancy that an elect transaction fills was seen.
-    vacant: Option<Instant>,
-    /// When we stopped acting, until the hand-over has committed.
-    left: Option<Instant>,
-    trimmed: bool,
-}
-
 impl Driver {
     /// Builds the loop; it turns when [`Driver::run`] is awaited.
     #[must_use]
@@ -110,15 +96,7 @@ impl Driver {
         let (sender, inputs) = mpsc::channel(EVENTS);
         let mut hlc = HlcClock::default();
         let started = clock::wall();
-        let note = Note {
-            since: started,
-            hlc: hlc.tick(started),
-            last_update: None,
-            joined: false,
-            vacant: None,
-            left: None,
-            trimmed: false,
-        };
+        let note = view::Note::new(started, hlc.tick(started));
         Self {
             watcher: parts.etcd.watch(sender.clone()),
             notes: vec![note; parts.elections.len()],
@@ -397,11 +375,7 @@ impl Driver {
     fn view(&mut self, election: ElectionIndex, wall: Wall) -> ElectionView {
         let standing = self.parts.core.standing(election);
         let note = &mut self.notes[election.0];
-        note.joined |= match standing.role {
-            Role::Leader | Role::Candidate => true,
-            Role::Observer => note.last_update.is_some(),
-            Role::Follower => false,
-        };
+        note.join(standing.role);
         let shown = self.parts.publisher.shown(election);
         if shown.is_some_and(|(role, own)| (role, own) != (standing.role, standing.own)) {
             (note.since, note.hlc) = (wall, self.hlc.tick(wall));

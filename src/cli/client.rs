@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::exit::{Exit, Failure};
+use super::tls::{Tls, TlsFiles};
 
 /// A thousand history records are far below it.
 const BODY_MAX: usize = 8 << 20;
@@ -28,26 +29,27 @@ pub enum Target {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// The same, with TLS.
+    Tls(String),
 }
 
 impl Target {
-    /// Reads `unix:/path` or `http://host:port`.
+    /// Reads `unix:/path`, `http://host:port` or `https://host:port`.
     ///
     /// # Errors
     /// What would be accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let accepted = "accepted: unix:/path or http://host:port";
+        let accepted = "accepted: unix:/path, http://host:port or https://host:port";
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.starts_with('/') { Ok(Self::Unix(PathBuf::from(path))) } else { Err(accepted.to_owned()) };
         }
-        if text.starts_with("https://") {
-            return Err(format!("this client speaks no TLS, use the Unix socket; {accepted}"));
-        }
         let uri: Uri = text.strip_suffix('/').unwrap_or(text).parse().map_err(|_| accepted.to_owned())?;
         match (uri.scheme_str(), uri.authority(), uri.port_u16(), uri.path()) {
-            (Some("http"), Some(authority), Some(_), "/") if !authority.as_str().contains('@') => {
-                Ok(Self::Tcp(authority.to_string()))
-            }
+            (Some(scheme), Some(authority), Some(_), "/") if !authority.as_str().contains('@') => match scheme {
+                "http" => Ok(Self::Tcp(authority.to_string())),
+                "https" => Ok(Self::Tls(authority.to_string())),
+                _ => Err(accepted.to_owned()),
+            },
             _ => Err(accepted.to_owned()),
         }
     }
@@ -58,6 +60,7 @@ impl fmt::Display for Target {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Tls(authority) => write!(f, "https://{authority}"),
         }
     }
 }
@@ -66,6 +69,7 @@ impl fmt::Display for Target {
 #[derive(Clone)]
 pub struct Client {
     target: Target,
+    tls: Option<Tls>,
     bearer: Option<HeaderValue>,
     limit: Duration,
 }
@@ -111,15 +115,30 @@ impl Client {
     /// A client with `limit` for each request.
     ///
     /// # Errors
-    /// A bearer token that no header can carry.
+    /// A bearer token that no header can carry; an https target, whose files [`Client::with`] takes.
     pub fn new(target: Target, bearer: Option<&str>, limit: Duration) -> Result<Self, Failure> {
+        Self::with(target, &TlsFiles::default(), bearer, limit)
+    }
+
+    /// A client of any target.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and files for https that cannot be used.
+    pub fn with(target: Target, files: &TlsFiles, bearer: Option<&str>, limit: Duration) -> Result<Self, Failure> {
+        let tls = match &target {
+            Target::Tls(authority) => {
+                let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+                Some(files.load(host.trim_start_matches('[').trim_end_matches(']'))?)
+            }
+            Target::Unix(_) | Target::Tcp(_) => None,
+        };
         let header = |token: &str| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
                 .map_err(|_| Failure::failed("the admin token has characters that no HTTP header may hold"))?;
             value.set_sensitive(true);
             Ok(value)
         };
-        Ok(Self { target, bearer: bearer.map(header).transpose()?, limit })
+        Ok(Self { target, tls, bearer: bearer.map(header).transpose()?, limit })
     }
 
     /// Whom it talks to.
@@ -167,8 +186,11 @@ impl Client {
                 let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(|e| unreachable(&e))?;
                 self.exchange(stream, request, limit).await
             }
-            Target::Tcp(authority) => {
+            Target::Tcp(authority) | Target::Tls(authority) => {
                 let stream = timeout(connect, TcpStream::connect(authority.as_str())).await;
+                let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(|e| unreachable(&e))?;
+                let Some(tls) = &self.tls else { return self.exchange(stream, request, limit).await };
+                let stream = timeout(connect, tls.connector.connect(tls.name.clone(), stream)).await;
                 let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(|e| unreachable(&e))?;
                 self.exchange(stream, request, limit).await
             }
@@ -178,7 +200,7 @@ impl Client {
     fn build(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, ClientError> {
         let host = match &self.target {
             Target::Unix(_) => "localhost",
-            Target::Tcp(authority) => authority,
+            Target::Tcp(authority) | Target::Tls(authority) => authority,
         };
         let mut request = Request::builder().method(method).uri(path).header(HOST, host).header(CONNECTION, "close");
         request = request.header(ACCEPT, "application/json, application/problem+json");
@@ -267,10 +289,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_a_socket_or_plain_http() {
+    fn targets_are_a_socket_or_http_with_or_without_tls() {
         assert_eq!(Target::parse("unix:/run/x.sock"), Ok(Target::Unix("/run/x.sock".into())));
         assert_eq!(Target::parse("http://[::1]:4791/"), Ok(Target::Tcp("[::1]:4791".to_owned())));
-        for bad in ["", "unix:x", "/run/x.sock", "http://h", "https://h:1", "http://u:p@h:1", "http://h:1/x", "h:1"] {
+        assert_eq!(Target::parse("https://h:4791"), Ok(Target::Tls("h:4791".to_owned())));
+        for bad in ["", "unix:x", "/run/x.sock", "http://h", "ftp://h:1", "https://u:p@h:1", "http://h:1/x", "h:1"] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
     }

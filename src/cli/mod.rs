@@ -15,6 +15,7 @@ mod run;
 mod status;
 mod target;
 mod tether;
+mod tls;
 mod token;
 mod verbs;
 mod wait;

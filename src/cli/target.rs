@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::client::{Client, Target};
 use super::exit::{Exit, Failure};
+use super::tls::TlsFiles;
 use crate::config::{self, Config, Env, Listen, Overrides, parse_duration};
 use crate::election::ids::ElectionName;
 
@@ -19,7 +20,7 @@ pub struct Daemon {
     /// The daemon's control listener.
     #[arg(long, value_name = "ADDRESS", value_parser = Target::parse)]
     #[arg(
-        help = "The daemon's control listener: unix:/path or http://host:port [default: $TENURE_CONTROL, that of the configuration file, unix:/run/tenure/control.sock]"
+        help = "The daemon's control listener: unix:/path, http://host:port or https://host:port [default: $TENURE_CONTROL, that of the configuration file, unix:/run/tenure/control.sock]"
     )]
     pub control: Option<Target>,
     /// Where to look for both.
@@ -31,6 +32,9 @@ pub struct Daemon {
     /// Holds the bearer token for verbs over TCP
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// For https.
+    #[command(flatten)]
+    pub tls: TlsFiles,
     /// Limit for each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub request_timeout: Duration,
@@ -80,7 +84,7 @@ impl Daemon {
         };
         let token_file = self.admin_token_file.clone().or_else(|| config.and_then(|c| c.http.admin_token_file));
         let token = token_file.as_deref().map(token).transpose()?;
-        Client::new(target, token.as_deref(), self.request_timeout)
+        Client::with(target, &self.tls, token.as_deref(), self.request_timeout)
     }
 }
 
@@ -96,7 +100,7 @@ fn load(file: &Path, env: Env) -> Result<Config, Failure> {
     loaded.map(|(config, _)| config).map_err(|report| Failure::new(Exit::Config, report.to_string()))
 }
 
-/// The control listener of a configuration: a socket before an address, since it needs no token and no TLS.
+/// The control listener of a configuration: a socket before an address, since it needs no token and no certificate.
 fn of_config(config: &Config) -> Result<Target, Failure> {
     let socket = config.http.control.iter().find_map(|l| match l {
         Listen::Unix(path) => Some(Target::Unix(path.clone())),
@@ -108,10 +112,6 @@ fn of_config(config: &Config) -> Result<Target, Failure> {
     });
     match (socket, tcp) {
         (Some(socket), _) => Ok(socket),
-        (None, Some(_)) if config.http.tls.is_some() => Err(Failure::new(
-            Exit::Config,
-            "the control listener has TLS, which this client does not speak; accepted: a unix: listener too",
-        )),
         (None, Some(address)) if address.port() == 0 => Err(Failure::new(
             Exit::Config,
             "the control listener has port 0, a free one; accepted: --control with the port it got",
@@ -122,7 +122,8 @@ fn of_config(config: &Config) -> Result<Target, Failure> {
                 let here = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
                 address.set_ip(here);
             }
-            Ok(Target::Tcp(address.to_string()))
+            let secure = config.http.tls.is_some();
+            Ok(if secure { Target::Tls(address.to_string()) } else { Target::Tcp(address.to_string()) })
         }
         (None, None) => Err(Failure::new(Exit::Config, "the configuration has no control listener")),
     }

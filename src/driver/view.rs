@@ -1,9 +1,39 @@
 //! The core's standing and the driver's notes as readers see them.
 
-use super::Note;
+use crate::clock::{Hlc, Instant, Wall};
 use crate::election::Standing;
 use crate::election::ids::ElectionName;
+use crate::election::role::Role;
 use crate::snapshot::{ElectionView, LeaderView};
+
+/// What the driver remembers of an election besides the core, for readers and metrics.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    pub since: Wall,
+    pub hlc: Hlc,
+    pub last_update: Option<Wall>,
+    /// It has been in the queue, or has seen what it only observes.
+    pub joined: bool,
+    /// When the vacancy that an elect transaction fills was seen.
+    pub vacant: Option<Instant>,
+    /// When we stopped acting, until the hand-over has committed.
+    pub left: Option<Instant>,
+    pub trimmed: bool,
+}
+
+impl Note {
+    pub(super) const fn new(since: Wall, hlc: Hlc) -> Self {
+        Self { since, hlc, last_update: None, joined: false, vacant: None, left: None, trimmed: false }
+    }
+
+    pub(super) fn join(&mut self, role: Role) {
+        self.joined |= match role {
+            Role::Leader | Role::Candidate => true,
+            Role::Observer => self.last_update.is_some(),
+            Role::Follower => false,
+        };
+    }
+}
 
 /// One election for readers.
 pub(super) fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note) -> ElectionView {

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::http_support::{Reply, Setup, Stage, ask, candidate, exchange, leader, try_exchange};
+use crate::support::tenure;
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -306,6 +307,39 @@ async fn with_a_client_authority_only_its_clients_are_served() {
     assert!(over_tls(stage.public, &trusted, None).await.is_err(), "no certificate");
     assert!(over_tls(stage.public, &trusted, Some(&stranger)).await.is_err(), "another authority's");
     assert_eq!(over_tls(stage.public, &trusted, Some(&files)).await.expect("TLS").status, 200);
+}
+
+/// Goal: the command line reaches a daemon with TLS, trusts nobody unasked, and shows its certificate where one is wanted.
+#[tokio::test]
+async fn the_command_line_speaks_tls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (files, _) = certificate(dir.path());
+    let others = tempfile::tempdir().expect("a directory");
+    let (stranger, _) = certificate(others.path());
+    let path = |path: &std::path::Path| path.display().to_string();
+    let ask = async |stage: &Stage, more: &[&str]| {
+        let address = format!("https://{}", stage.public);
+        let output = tenure(&[&["check", "--expect", "live", "--control", &address], more].concat()).await;
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (ca, key, other) = (path(&files.cert_file), path(&files.key_file), path(&stranger.cert_file));
+    let named = ["--server-name", "localhost"];
+    let stage = Stage::start(Setup { tls: Some(files.clone()), ..Setup::default() }).await;
+    let (code, why) = ask(&stage, &[]).await;
+    assert!(code == Some(2) && why.contains("https needs --ca-file"), "{code:?} {why}");
+    let trusting = [&["--ca-file", &ca], &named[..]].concat();
+    assert_eq!(ask(&stage, &trusting).await, (Some(0), String::new()));
+    for wrong in [vec!["--ca-file", &ca], [&["--ca-file", &other], &named[..]].concat()] {
+        let (code, why) = ask(&stage, &wrong).await;
+        assert!(code == Some(5) && why.contains("certificate"), "{wrong:?}: {code:?} {why}");
+    }
+    let (code, why) = ask(&stage, &["--ca-file", &key]).await;
+    assert!(code == Some(1) && why.contains("cannot be used: no certificate in it"), "{code:?} {why}");
+    let tls = HttpTls { client_ca_file: Some(files.cert_file.clone()), ..files.clone() };
+    let stage = Stage::start(Setup { tls: Some(tls), ..Setup::default() }).await;
+    assert_eq!(ask(&stage, &trusting).await.0, Some(5), "it wants a certificate");
+    let own = [&trusting[..], &["--cert-file", &ca, "--key-file", &key]].concat();
+    assert_eq!(ask(&stage, &own).await, (Some(0), String::new()));
 }
 
 #[tokio::test]
