@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.binary import refuses
 from support.net import free_port, request
 from support.tools import ROOT, run, tenure, tool
 from support.waiting import eventually
@@ -152,6 +153,13 @@ def test_from_source_and_prebuilt_end_in_the_same_stage():
 def test_hadolint_has_nothing_against_them():
     # DL3018: Alpine keeps no old versions, so a pinned one breaks the build some day for nothing.
     run(tool("hadolint"), "--ignore", "DL3018", ROOT / "deploy/Dockerfile", ROOT / "deploy/Dockerfile.prebuilt")
+
+
+def test_the_binary_accepts_the_health_check():
+    """OCI images carry none; Docker's own builder takes it from the file."""
+    [check] = [line for line in (ROOT / "deploy/Dockerfile.prebuilt").read_text().splitlines() if line.startswith("HEALTHCHECK")]
+    program, *args = json.loads(check[check.index("[") :])
+    assert program == "/tenure" and refuses(args) == []
 
 
 def test_a_build_from_source_gets_all_that_cargo_reads(tmp_path: Path):

@@ -73,6 +73,8 @@ def test_a_dynamic_user_has_a_name_that_is_no_group(unit):
 
 def test_the_watchdog_and_the_stop_leave_the_daemon_time(tmp_path):
     unit = dict(directives(HERE / "tenure.service"))
+    # Without it systemd hears of no readiness, no status, and no fed watchdog.
+    assert unit["Type"] == "notify"
     watchdog, stop = (int(unit[k].removesuffix("s")) for k in ("WatchdogSec", "TimeoutStopSec"))
     # The loop feeds it at half of it or every 5 s; a stop takes the promise and three requests at the most.
     assert watchdog >= 10
