@@ -24,7 +24,7 @@ def test_it_can_be_imported_anywhere():
 
 def test_its_variables_choose_source_job_and_instance_and_follow_the_time():
     variables = {v["name"]: v for v in DASHBOARD["templating"]["list"]}
-    assert {"datasource", "job", "instance", "election"} <= set(variables)
+    assert {"datasource", "cluster", "job", "namespace", "instance", "election"} <= set(variables)
     for variable in variables.values():
         if variable["type"] == "query":
             assert variable["datasource"] == SOURCE
@@ -39,7 +39,11 @@ def test_a_panel_says_what_it_shows_in_which_unit(panel):
     for target in panel["targets"]:
         assert target["datasource"] == SOURCE
         assert target["legendFormat"]
-        assert 'job=~"$job"' in target["expr"] and 'instance=~"$instance"' in target["expr"]
+        for selector in re.findall(r"tenure_\w+{(.*?)}|process_\w+{(.*?)}", target["expr"]):
+            assert all(f'{label}=~"${label}"' in "".join(selector) for label in ("cluster", "job", "namespace", "instance")), target["expr"]
+        # Daemons of one name in two clusters or namespaces are two.
+        for matched in re.findall(r"\bon \((.*?)\)", target["expr"]):
+            assert {"cluster", "job", "namespace", "instance"} <= set(matched.split(", ")), target["expr"]
         # A window of its own only where the title or the description names it.
         for window in re.findall(r"\[(.*?)\]", target["expr"]):
             assert window in ("$__rate_interval", "1h"), target["expr"]

@@ -85,8 +85,8 @@ def queries() -> list[tuple[str, str]]:
 
 
 def filled(expr: str) -> str:
-    """A query as Grafana sends it with everything selected. `namespace` matches targets that have none, too."""
-    expr = re.sub(r"\$(job|namespace|instance|election)\b", ".*", expr).replace("$__rate_interval", "30s")
+    """A query as Grafana sends it with everything selected. What matches everything matches targets without the label, too."""
+    expr = re.sub(r"\$(cluster|job|namespace|instance|election)\b", ".*", expr).replace("$__rate_interval", "30s")
     assert "$" not in expr, expr
     return expr
 
@@ -168,3 +168,10 @@ def test_a_dead_daemon_is_told(scene: Scene):
     eventually("TenureTargetDown fires", lambda: "TenureTargetDown" in scene.firing(), within=30)
     leader_of(scene.candidates)
     assert "TenureNoLeader" not in scene.firing(), "a fail-over of one TTL is no outage"
+
+
+def test_an_application_that_is_gone_is_told(scene: Scene):
+    """The last test: it leaves no daemon."""
+    for candidate in scene.candidates:
+        candidate.end()
+    eventually("TenureElectionGone fires", lambda: "TenureElectionGone" in scene.firing(), within=30)
