@@ -31,20 +31,25 @@ class Scene:
         self.candidates = [Candidate(directory, f"pod-{i}", self.etcd.endpoint, audit if i == 0 else {"session": {"ttl": "2s"}}) for i in range(3)]
         self.port = free_port()
         (directory / "rules.yaml").write_text(yaml.safe_dump(hurried(RULES.read_text())))
-        config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text())
+        config = self.config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text())
         config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(directory / "rules.yaml")]
-        config["scrape_configs"][0]["static_configs"][0]["targets"] = [c.public for c in self.candidates]
-        (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        self.file = directory / "prometheus.yaml"
+        self.target(self.candidates)
         self.prometheus = Process(
             [
                 tool("prometheus"),
-                f"--config.file={directory}/prometheus.yaml",
+                f"--config.file={self.file}",
                 f"--storage.tsdb.path={directory}/tsdb",
                 f"--web.listen-address=127.0.0.1:{self.port}",
             ],
             directory / "prometheus.log",
         )
+
+    def target(self, candidates: list[Candidate]) -> None:
+        """Writes which daemons are to be scraped."""
+        self.config["scrape_configs"][0]["static_configs"][0]["targets"] = [c.public for c in candidates]
+        self.file.write_text(yaml.safe_dump(self.config))
 
     def query(self, expr: str) -> list[dict]:
         """An instant query; what it returns."""
@@ -151,6 +156,18 @@ def test_a_healthy_cluster_is_quiet_but_for_the_stale_token(scene: Scene):
     leader_of(scene.candidates)
     eventually("the rules have been judged", lambda: scene.query('ALERTS{alertname="TenureStaleTokens"}'))
     eventually("nothing else fires", lambda: scene.firing() <= {"TenureStaleTokens", "TenureLeaderless"})
+
+
+def test_a_leader_that_is_not_scraped_is_no_outage(scene: Scene):
+    """Before the outage, whose vacancy counts for ten minutes."""
+    leader = leader_of(scene.candidates)
+    scene.target([c for c in scene.candidates if c is not leader])
+    scene.prometheus.signal(signal.SIGHUP)
+    eventually("TenureLeaderUnseen fires", lambda: "TenureLeaderUnseen" in scene.firing(), within=40)
+    assert "TenureNoLeader" not in scene.firing()
+    scene.target(scene.candidates)
+    scene.prometheus.signal(signal.SIGHUP)
+    eventually("it ends", lambda: "TenureLeaderUnseen" not in scene.firing(), within=20)
 
 
 def test_an_outage_of_etcd_is_told_and_its_end_too(scene: Scene):
