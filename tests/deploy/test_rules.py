@@ -123,18 +123,18 @@ def three(*different: dict[str, str | None]) -> dict[str, str]:
     return series
 
 
-def gone(at: int, number: int, up: str | None = "0") -> dict[str, str | None]:
-    """A daemon whose scrapes fail from this minute on: all its series end, and `up` says so. None: Prometheus looks for it no more."""
+def gone(at: int, number: int, target: bool = True) -> dict[str, str | None]:
+    """A daemon whose scrapes fail from this minute on: all its series end, and `up` says so, if Prometheus still looks for it."""
     ended: dict[str, str | None] = {}
     for one, values in daemon(number).items():
         first, step, _ = re.split(r"(\+\d+)?x", values)
         ended[one.partition("{")[0]] = f"{first}{step or ''}x{at - 1} stale"
-    return ended if up is None else ended | {"up": f"1x{at - 1} {up}x{130 - at}"}
+    return ended | {"up": f"1x{at - 1} 0x{130 - at}"} if target else ended
 
 
 def replaced(at: int, counts: str) -> dict[str, str]:
     """A rolling update at this minute: three new daemons in place of the old ones. `counts`: their time without a leader from then on."""
-    series = three(*[gone(at, number, up=None) for number in range(3)])
+    series = three(*[gone(at, number, target=False) for number in range(3)])
     for number in range(3):
         for one, values in daemon(number, tenure_leaderless_seconds_total=counts).items():
             series[one.replace(f'"i{number}"', f'"new{number}"')] = f"_x{at} {values}"
@@ -151,10 +151,14 @@ class Scenario:
     step: int = 60
 
 
+# What several scenarios override: a TTL of two minutes, with its guard; renewals as few as that; nobody leading; no renewal confirmed;
+# and daemons that were started while etcd is out of reach.
 LONG = {"tenure_session_ttl_seconds": "120x130", "tenure_guard_remaining_seconds": "99x130"}
 RARE = {"tenure_keepalive_seconds_count": "0+0.09x130"}
 VACANT = {"tenure_is_leader": "1x20 0x109", "tenure_guard_remaining_seconds": "9x20 0x109"}
 NO_ETCD = {"tenure_keepalive_seconds_count": "0+30x19 570x110", "tenure_keepalive_seconds_bucket": None}
+RESTARTED = NO_ETCD | {"tenure_etcd_endpoint_up": "1x19 0x110", "tenure_observed_generation": "42x19 0x110"}
+NOTHING_ANSWERS = ["NoLeader", "EtcdMemberDown a", "EtcdMemberDown b", *[f"EtcdUnreachable i{n}" for n in range(3)]]
 
 SCENARIOS: list[Scenario] = [
     Scenario("three healthy daemons are quiet", three(), {5: [], 20: [], 70: []}),
@@ -175,7 +179,7 @@ SCENARIOS: list[Scenario] = [
     ),
     Scenario(
         "ElectionGone: an application is scaled to zero, beside others",
-        three(*[gone(20, n, up=None) for n in range(3)]),
+        three(*[gone(20, n, target=False) for n in range(3)]),
         {24: [], 25: ["ElectionGone"], 110: ["ElectionGone"]},
     ),
     Scenario(
@@ -192,7 +196,9 @@ SCENARIOS: list[Scenario] = [
     ),
     Scenario(
         "NoLeader: the leader lost etcd, counts, and the others take it for the leader still",
-        three({"tenure_is_leader": "1x20 0x12 1x96", "tenure_guard_remaining_seconds": "9x20 0x12 9x96", "tenure_leaderless_seconds_total": "0x20 30+60x12 750x96"}),
+        three(
+            {"tenure_is_leader": "1x20 0x12 1x96", "tenure_guard_remaining_seconds": "9x20 0x12 9x96", "tenure_leaderless_seconds_total": "0x20 30+60x12 750x96"}
+        ),
         {22: [], 23: ["NoLeader"], 33: ["NoLeader"], 34: []},
     ),
     Scenario(
@@ -225,9 +231,8 @@ SCENARIOS: list[Scenario] = [
     ),
     Scenario(
         "NoLeader: all restarted while etcd is out of reach; and no generation is known, which is no lower one",
-        three(*[NO_ETCD | {"tenure_is_leader": "0x130", "tenure_guard_remaining_seconds": "0x130", "tenure_observed_generation": "42x19 0x110",
-                           "tenure_keepalive_seconds_count": "0x130", "tenure_etcd_endpoint_up": "1x20 0x109"}] * 3),
-        {24: ["NoLeader", "LeaderUnseen", *[f"EtcdUnreachable i{n}" for n in range(3)]]},
+        three(RESTARTED | VACANT, RESTARTED, RESTARTED),
+        {24: [f"EtcdUnreachable i{n}" for n in range(3)], 30: NOTHING_ANSWERS, 36: [*NOTHING_ANSWERS, "LeaderUnseen"]},
     ),
     Scenario(
         "LeaderUnseen: the leader leads, and only its scrape fails",
