@@ -74,6 +74,7 @@ def of_daemon(labels: dict[str, str], ttl: int) -> dict[str, str]:
         family("tenure_audit_dropped_total", labels): "0x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "ok"}): "0+1x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "error"}): "0x130",
+        family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "refused"}): "0x130",
         family("tenure_keepalive_seconds_count", labels): "0+30x130",
     }
     # The bounds lie on either side of what the alerts compare with, at a TTL of 10 s.
@@ -357,6 +358,7 @@ SCENARIOS: list[Scenario] = [
         {20: [], 22: ["StaleTokens"], 34: ["StaleTokens"], 37: []},
     ),
     Scenario("RouteFailing: again and again", three({}, {'tenure_kubernetes_writes_total__"error"': "0x20 0+0.35x110"}), {33: [], 36: ["RouteFailing i1"]}),
+    Scenario("RouteFailing: refused for good", three({}, {'tenure_kubernetes_writes_total__"refused"': "0x20 0+3x110"}), {24: [], 30: ["RouteFailing i1"]}),
     Scenario("RouteFailing: less than three errors in ten minutes pass", three({}, {'tenure_kubernetes_writes_total__"error"': "0x20 0+0.28x110"}), {40: []}),
 ]
 
@@ -454,7 +456,7 @@ BREAKS: list[tuple[str, Callable[[re.Match], list[str]]]] = [
     (r"(?<=\[)\d+[mhd](?=\])", lambda m: [f"{seconds(m[0]) // 2}s", f"{seconds(m[0]) * 2}s"]),
     (r"0\.99", lambda m: ["0.9", "0.999"]),
     # What a condition adds.
-    (r'\{result="error"\}| and on \([^)]*\) tenure_is_leader == 1(?=\))| and tenure_leaderless_seconds_total', lambda m: [""]),
+    (r'\{result=~"error\|refused"\}| and on \([^)]*\) tenure_is_leader == 1(?=\))| and tenure_leaderless_seconds_total', lambda m: [""]),
     (r"\n *(?:and on|unless|>).*|\n *and \([\s\S]*\)$|\n *or\n.*\n.*|\bmax by.*\n.*\n *or\n", lambda m: [""]),
 ]
 
@@ -466,7 +468,9 @@ HARMLESS: dict[str, set[str]] = {
     # Whether all of them are 0.
     "TenureEtcdUnreachable": {"max -> sum"},
     # There is but one, and the aggregation takes away labels of the scrape.
-    **dict.fromkeys(("cluster_job_namespace_instance:tenure_loop_lag_seconds:p99_10m", "TenureAuditDropped", "TenureRouteFailing"), {"sum -> min", "sum -> max"}),
+    **dict.fromkeys(("cluster_job_namespace_instance:tenure_loop_lag_seconds:p99_10m", "TenureAuditDropped"), {"sum -> min", "sum -> max"}),
+    # One of its results is enough.
+    "TenureRouteFailing": {"sum -> max"},
     "TenureNoStandby": {"max -> sum", "max -> min"},
 }
 
