@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -50,8 +51,17 @@ def test_every_object_is_valid_and_restricted(file: Path, kube_version: str):
 
 
 @pytest.mark.parametrize("file", MATRIX, ids=names)
-def test_the_objects_fit_each_other_and_the_binary(file: Path):
+def test_the_objects_fit_each_other_and_the_binary(file: Path, monkeypatch: pytest.MonkeyPatch):
+    if values(file).get("http", {}).get("ipv6"):
+        monkeypatch.setitem(binary.DOWNWARD, "status.podIP", "fd00::5")
     check_references(render(CHART, values(file)))
+
+
+def test_ipv6_is_not_for_pods_with_an_ipv4_address():
+    """As values.yaml says, which is why it is off."""
+    assert ":" not in binary.DOWNWARD["status.podIP"]
+    with pytest.raises(AssertionError, match="advertise_url"):
+        check_references(render(CHART, over({"http": {"ipv6": True}})))
 
 
 @pytest.mark.parametrize("file", [None, *MATRIX], ids=lambda f: names(f) if f else "none")
@@ -122,7 +132,7 @@ def test_the_readme_lists_every_value():
 BAD = {
     "an unknown key": ({"replicas": 3}, "replicas"),
     "an unknown key below": ({"etcd": {"endpoint": "http://a:1"}}, "endpoint"),
-    "no replicas": ({"replicaCount": 0}, "replicaCount"),
+    "fewer replicas than none": ({"replicaCount": -1}, "replicaCount"),
     "a string for a number": ({"replicaCount": "3"}, "replicaCount"),
     "a port out of range": ({"service": {"port": 70000}}, "port"),
     "a duration without a unit": ({"session": {"promise": "10"}}, "promise"),
@@ -136,6 +146,7 @@ BAD = {
     "a secret inline": ({"etcd": {"password": "geheim"}}, "password"),
     "a token inline": ({"control": {"tcp": {"adminToken": "geheim"}}}, "adminToken"),
     "an unknown log format": ({"log": {"format": "xml"}}, "format"),
+    "a number in the environment": ({"extraEnv": [{"name": "A", "value": 1}]}, "extraEnv"),
 }
 
 
@@ -149,6 +160,8 @@ def test_the_schema_refuses(bad: tuple[dict, str]):
 FAILS = {
     "no election": ({"elections": []}, "elections:"),
     "no endpoint": ({"etcd": {"endpoints": []}}, "etcd.endpoints:"),
+    "http and https": ({"etcd": {"endpoints": ["https://a:1", "http://b:1"], "tls": TLS}}, "etcd.endpoints: http or https"),
+    "TLS for http": ({"etcd": {"tls": TLS}}, "etcd.tls: existingSecret"),
     "https without authorities": ({"etcd": {"endpoints": ["https://a:2379"]}}, "etcd.tls: https"),
     "a certificate without a key": ({"etcd": {"tls": {**TLS, "certKey": "tls.crt"}}}, "certKey and keyKey"),
     "a user without a password": ({"etcd": {"username": "a"}}, "username and passwordSecret"),
@@ -157,10 +170,20 @@ FAILS = {
     "verbs over TCP without a token": ({"control": {"tcp": {"enabled": True}}}, "adminTokenSecret"),
     "a control Service without the listener": ({"control": {"tcp": {"service": {"enabled": True}}}}, "control.tcp.service"),
     "two listeners on a port": ({"control": {"tcp": {"enabled": True, "port": 4790, "adminTokenSecret": {"name": "a"}}}}, "4790 is"),
-    "no time for handing over": ({"session": {"promise": "25s"}}, "terminationGracePeriodSeconds: at least 35"),
-    "a grace of less than the pause": ({"preStopSleepSeconds": 25}, "terminationGracePeriodSeconds: at least 31"),
+    "no time for handing over": ({"session": {"ttl": "60s", "promise": "18s"}}, "terminationGracePeriodSeconds: at least 31"),
+    "no time for an etcd that does not answer": ({"etcd": {"requestTimeout": "7400ms"}}, "terminationGracePeriodSeconds: at least 31"),
+    "a grace of less than the pause": ({"preStopSleepSeconds": 22}, "terminationGracePeriodSeconds: at least 31"),
+    "a budget without a number": ({"podDisruptionBudget": {"maxUnavailable": None}}, "podDisruptionBudget: minAvailable or"),
     "a slice without a Service": ({"routing": {"mode": "endpointSlice", "service": {"create": False}}}, "routing: mode endpointSlice"),
     "a leader Service with a name that is taken": ({"routing": {"mode": "label", "service": {"name": "t-tenure"}}}, "routing.service.name"),
+    "a leader Service with the name of control's": (
+        over(
+            {"control": {"tcp": {"enabled": True, "adminTokenSecret": {"name": "a"}, "service": {"enabled": True}}}},
+            {"routing": {"mode": "label", "service": {"name": "t-tenure-control"}}},
+        ),
+        "routing.service.name",
+    ),
+    "routing an election that is only observed": ({"elections": [{"name": "a", "observe": True}], "routing": {"mode": "label"}}, "only observed"),
     "routing an election that is not held": ({"routing": {"mode": "label", "election": "other"}}, "routing.election"),
     "two monitors": ({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "serviceMonitor or podMonitor"),
     "a monitor of no Service": ({"service": {"enabled": False}, "metrics": {"serviceMonitor": {"enabled": True}}}, "needs service.enabled"),
@@ -173,9 +196,106 @@ def test_values_that_contradict_each_other_are_refused(bad: tuple[dict, str]):
     assert done.returncode != 0 and bad[1] in done.stderr, done.stderr
 
 
-def test_what_the_schema_says_of_replicas_holds_without_it():
-    done = template(over({"replicaCount": 0}), "--skip-schema-validation")
-    assert done.returncode != 0 and "replicaCount: at least 1" in done.stderr, done.stderr
+@pytest.mark.parametrize("same", [{"session": {"ttl": "60s", "promise": "17s"}}, {"etcd": {"requestTimeout": "7333ms"}}, {"preStopSleepSeconds": 21}])
+def test_the_least_grace_is_enough(same: dict):
+    done = template(over(same))
+    assert done.returncode == 0, done.stderr
+
+
+def nested(paths: set[str], value=None) -> dict:
+    """A value at each of these paths."""
+    tree: dict = {}
+    for path in sorted(paths):
+        *above, last = path.split(".")
+        at = tree
+        for key in above:
+            at = at.setdefault(key, {})
+        at[last] = value
+    return tree
+
+
+def test_a_value_that_is_taken_away_is_missed_by_name_or_not_needed():
+    """`--set x=null` takes the default away."""
+    schema, needed, other = json.loads((CHART / "values.schema.json").read_text()), set(), set()
+    for key in documented(CHART / "values.yaml"):
+        node, (*above, last) = schema, key.split(".")
+        for name in above:
+            node = node["properties"][name]
+        (needed if last in node.get("required", []) else other).add(key)
+    for extra in ({}, {"http": {"tls": {"existingSecret": "a", "clientCaKey": "ca.crt"}}}):
+        objects = render(CHART, over(nested(other), extra, {"podDisruptionBudget": {"minAvailable": 1}}))
+        validate(objects)
+        check_references(objects)
+
+    def missed(*paths: str) -> set[str]:
+        lines = re.findall(r"at '/?(.*)': missing propert(?:y|ies) (.*)", template(over(nested(set(paths)))).stderr)
+        return {f"{place.replace('/', '.')}.{name}".strip(".") for place, names in lines for name in re.findall(r"'(\w+)'", names)}
+
+    assert missed(*needed) == needed
+    sections = {key.rsplit(".", depth)[0] for key in {*needed, *other} for depth in range(1, key.count(".") + 1)}
+    for depth in range(3):
+        these = {s for s in sections if s.count(".") == depth}
+        assert these and missed(*these) == these
+
+
+# At the edges of what the binary takes: good values and bad ones. Chart and binary have to agree, or pods would start in vain.
+EDGES = {
+    "etcd.endpoints": (
+        [["http://a:1"], ["http://a:65535", "http://a_b.c-d:2379"], ["http://[::1]:2379", "http://[fd00::1]:2379", "http://10.0.0.5:2379"]],
+        [
+            *([e] for e in ("http://a", "http://a:0", "http://a:65536", "http://a:1/", "http://a:1/x", "http://a:1?x", "http://:1", "http://[]:1")),
+            *([e] for e in ("http://u:geheim@a:1", "http://[10.0.0.5]:1", "http://[1:2]:1", "ftp://a:1", "http://a b:1")),
+            ["http://a:1", "http://a:1"],
+            [f"http://a:{port}" for port in range(1, 34)],
+        ],
+    ),
+    "etcd.prefix": (["/a", "/a/b", "/a.b-c_d", "/" + "x" * 511], ["a", "/", "/a/", "/a//b", "//a", "/a b", "/ä", "/" + "x" * 512]),
+    "etcd.connectTimeout": (["10ms", "99ms", "60000ms", "1s", "60s", "1m"], ["9ms", "60001ms", "0s", "61s", "2m", "1h", "0.5s", "2"]),
+    "etcd.requestTimeout": (["10ms", "59999ms", "60s"], ["9ms", "60001ms", "61s"]),
+    "session.ttl": (["2s", "9s", "10s", "99s", "100s", "300s", "1m", "5m"], ["0s", "1s", "301s", "6m", "1h", "2500ms", "2.5s"]),
+    "session.drift": (["0%", "0.0001%", "9.5%", "19.9999%", "20%", "20.0%"], ["20.0001%", "21%", "100%", "1", "1.00001%", "-1%", ".5%"]),
+    "session.slack": (["0s", "3899ms"], ["3900ms", "1h", "0.5s"]),
+    "session.promise": (["1ms", "9s", "9650ms"], ["0s", "9651ms", "10s", "1m", "1.5s"]),
+    "session.vacancyGrace": (["0s", "10s", "10000ms"], ["10001ms", "11s", "1m"]),
+    "http.requestTimeout": (["100ms", "60s", "1m"], ["99ms", "60001ms", "61s", "2m"]),
+    "http.maxConnections": ([1, 65536], [0, 65537]),
+    "http.advertiseUrl": (
+        ["http://a", "https://a.example:1/x?y", "http://[fd00::1]:1", "http://${POD_IP}:4790"],
+        ["a:1", "ftp://a", "http://", "http:///x", "http://u:p@a", "http://a#b", "http://:1", "http://" + "x" * 1024],
+    ),
+    "historyLimit": ([1, 100000], [0, 100001]),
+    "elections": (
+        [["9.x_y-Z"], ["a" * 128], [{"name": "a", "priority": 2**31 - 1}], [{"name": "a", "observe": True, "priority": 0}]],
+        [["-a"], ["a" * 129], ["a", {"name": "a"}], [{"name": "a", "observe": True, "priority": 1}], [{"name": "a", "priority": 2**31}]],
+    ),
+    "routing.label": (
+        ["a", "tenure.dev/role", "A_b.c", "x" * 63],
+        ["a/b/c", "/a", "a/", "-a", "a-", "A.dev/x", "a_b/c", "x" * 64, "tenure.dev/election", "pod-template-hash"],
+    ),
+    "routing.election": (["a", "a" * 63, "a.b"], ["a" * 64, "a-", "a."]),
+}
+
+
+def said(path: str, value) -> tuple[dict, dict]:
+    """A value in the chart's words and in the daemon's."""
+    ours, own = nested({path}, value), nested({re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", path.replace("routing", "kubernetes"))}, value)
+    if path.startswith("routing."):
+        ours, own = over(ours, {"routing": {"mode": "label"}}), over(own, {"kubernetes": {"route": "label", "pod": "pod-0"}})
+    if path == "routing.election":
+        ours["elections"] = own["elections"] = [value]
+    return over(ours, {"terminationGracePeriodSeconds": 300}), over(own, {"id": "pod-0"})
+
+
+@pytest.mark.parametrize("path", EDGES)
+def test_the_chart_takes_what_the_binary_takes_and_nothing_else(path: str, tmp_path: Path):
+    good, bad = EDGES[path]
+    file = tmp_path / "tenure.yaml"
+    for value in [*good, *bad]:
+        ours, own = said(path, value)
+        file.write_text(yaml.safe_dump(own))
+        chart = template(ours)
+        check = run(tenure(), "config", "check", file, check=False, env=binary.environment({"POD_IP": "10.0.0.5"}))
+        assert (chart.returncode == 0, check.returncode == 0) == (value in good, value in good), f"{value}: {chart.stderr}{check.stderr}"
 
 
 # The daemon's configuration
@@ -206,11 +326,11 @@ def test_every_setting_of_the_daemon_can_be_said_by_a_value_or_by_extra_config(t
 
 
 def test_candidates_of_a_newer_revision_are_preferred_but_where_a_priority_is_set():
-    elections = [{"name": "a", "priority": 7}, "b", {"name": "c", "observe": True}]
+    elections = [{"name": "a", "priority": 7}, "b", {"name": "c", "observe": True}, {"name": "d", "priority": 0}]
     preferred = config(render(CHART, over({"elections": elections})))["elections"]
-    assert preferred == [{"name": "a", "priority": 7}, {"name": "b", "priority": 1}, {"name": "c", "observe": True}]
+    assert preferred == [{"name": "a", "priority": 7}, {"name": "b", "priority": 1}, {"name": "c", "observe": True}, {"name": "d", "priority": 0}]
     plain = config(render(CHART, over({"elections": elections, "preferNewestRevision": False})))["elections"]
-    assert plain == [{"name": "a", "priority": 7}, {"name": "b"}, {"name": "c", "observe": True}]
+    assert plain == [{"name": "a", "priority": 7}, {"name": "b"}, {"name": "c", "observe": True}, {"name": "d", "priority": 0}]
 
 
 def checksum(*layers: dict) -> str:
@@ -325,7 +445,7 @@ def test_the_network_policy_lets_out_what_the_daemon_needs():
         return {p["port"] for rule in policy["spec"]["egress"] for p in rule["ports"]}
 
     assert ports() == {2379, 53}
-    assert ports({"etcd": {"endpoints": ["http://a:1234", "http://[fd00::1]:2380/"]}}) == {1234, 2380, 53}
+    assert ports({"etcd": {"endpoints": ["http://a:1234", "http://[fd00::1]:2380"]}}) == {1234, 2380, 53}
     assert ports({"routing": {"mode": "label"}}) == {2379, 53, 443, 6443}
 
 
@@ -340,7 +460,7 @@ def test_probes_follow_the_listeners():
     assert ["scheme" in p["httpGet"] for p in probes({})] == [False] * 3
     assert [p["httpGet"]["scheme"] for p in probes({"existingSecret": "a"})] == ["HTTPS"] * 3
     mutual = probes({"existingSecret": "a", "clientCaKey": "ca.crt"})
-    assert [p["exec"]["command"][-1] for p in mutual] == ["live", "live", "ready"] and not any("httpGet" in p for p in mutual)
+    assert [p["exec"]["command"][-1] for p in mutual] == ["started", "live", "ready"] and not any("httpGet" in p for p in mutual)
 
 
 def test_the_pause_before_the_end_is_left_out_where_it_is_not_known():
@@ -350,6 +470,14 @@ def test_the_pause_before_the_end_is_left_out_where_it_is_not_known():
 
     assert lifecycle("1.29") is None
     assert lifecycle("1.30") == {"preStop": {"sleep": {"seconds": 5}}}
+
+
+def test_nothing_rolls_where_pods_are_replaced_all_at_once():
+    def strategy(*layers: dict) -> dict:
+        return of_kind(render(CHART, over(*layers)), "Deployment")[0]["spec"]["strategy"]
+
+    assert strategy({"strategy": {"type": "Recreate"}}) == {"type": "Recreate"}
+    assert strategy({"strategy": {"rollingUpdate": {"maxSurge": 2}}}) == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}}
 
 
 def test_rules_and_dashboards_arrive_as_they_are():

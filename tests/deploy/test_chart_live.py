@@ -54,12 +54,12 @@ class Pod(Process):
 
 @pytest.fixture
 def start(tmp_path: Path, etcd: Etcd, request: pytest.FixtureRequest) -> Iterator[Callable[..., Pod]]:
-    """Starts a pod: `start("pod-0", objects)`."""
+    """Starts a pod: `start("pod-0", objects)`; more variables of its environment by name."""
     started: list[Pod] = []
     env = {"TENURE_ETCD__ENDPOINTS": etcd.endpoint, "TENURE_ETCD__PREFIX": f"/test/{request.node.name}"}
 
-    def make(name: str, objects: list[dict]) -> Pod:
-        started.append(Pod(name, objects, tmp_path / name, env))
+    def make(name: str, objects: list[dict], **more: str) -> Pod:
+        started.append(Pod(name, objects, tmp_path / name, {**env, **more}))
         return started[-1]
 
     yield make
@@ -88,6 +88,15 @@ def test_readiness_is_lost_when_the_candidate_drains_and_life_is_not(start: Call
     eventually("it is ready", lambda: all(pod.answers(kind[p]) for kind in kinds for p in PROBES))
     run(tenure(), "drain", "--control", pod.control)
     assert [[p for p in PROBES if not pod.answers(kind[p])] for kind in kinds] == [["readinessProbe"]] * 2
+
+
+def test_a_pod_that_waits_for_etcd_has_not_started_before_by_either_kind_of_probe(start: Callable[..., Pod]):
+    waits = {"startup": {"waitForEtcd": True}}
+    kinds = [container(render(CHART, over(MUTUAL, waits))), container(render(CHART, over(waits)))]
+    pod = start("pod-0", render(CHART, over(waits)), TENURE_ETCD__ENDPOINTS="http://127.0.0.1:1")
+    assert [[p for p in PROBES if pod.answers(kind[p])] for kind in kinds] == [["livenessProbe"]] * 2
+    pod = start("pod-1", render(CHART, over(waits)))
+    eventually("it has started", lambda: all(pod.answers(kind["startupProbe"]) for kind in kinds))
 
 
 def test_the_charts_own_tests_succeed_with_a_candidate_and_fail_without(start: Callable[..., Pod], tmp_path: Path, etcd: Etcd):

@@ -5,8 +5,9 @@
 {{- $elections := list -}}
 {{- range $v.elections -}}
 {{- $one := ternary . (dict "name" .) (kindIs "map" .) -}}
-{{- if and $v.preferNewestRevision $.revision (not $one.observe) -}}
-{{- $one = merge (dict) $one (dict "priority" (int $.revision)) -}}
+{{- /* 0 is a priority too, which merge would take for none. */}}
+{{- if and $v.preferNewestRevision $.revision (not $one.observe) (not (hasKey $one "priority")) -}}
+{{- $one = merge (dict "priority" (int $.revision)) $one -}}
 {{- end -}}
 {{- $elections = append $elections $one -}}
 {{- end -}}
@@ -62,7 +63,7 @@
 {{- $_ := set $config "kubernetes" (dict "route" "endpoint_slice" "service" (include "tenure.leaderService" .root) "pod" "${POD_NAME}" "namespace" "${POD_NAMESPACE}" "address" "${POD_IP}") -}}
 {{- end -}}
 {{- if and $config.kubernetes $v.routing.election -}}{{- $_ := set $config.kubernetes "election" $v.routing.election -}}{{- end -}}
-{{- mergeOverwrite $config (deepCopy $v.extraConfig) | toYaml -}}
+{{- mergeOverwrite $config (deepCopy ($v.extraConfig | default dict)) | toYaml -}}
 {{- end -}}
 
 {{/* What a container that runs the daemon's image needs to read that configuration. */}}

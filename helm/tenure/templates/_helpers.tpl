@@ -50,7 +50,7 @@ labels:
       "app.kubernetes.io/version" ($root.Chart.AppVersion | replace "+" "_")
       "app.kubernetes.io/managed-by" $root.Release.Service
       "app.kubernetes.io/component" (.component | default "candidate") }}
-  {{- merge $own (deepCopy (.labels | default dict)) (deepCopy $root.Values.commonLabels) | toYaml | nindent 2 }}
+  {{- merge $own (deepCopy (.labels | default dict)) (deepCopy ($root.Values.commonLabels | default dict)) | toYaml | nindent 2 }}
 {{- with .annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -59,13 +59,13 @@ annotations:
 
 {{- define "tenure.image" -}}
 {{- $image := .Values.image -}}
-{{- $registry := default $image.registry .Values.global.imageRegistry -}}
-{{- printf "%s%s:%s" (ternary (printf "%s/" $registry) "" (ne $registry "")) $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- with default $image.registry .Values.global.imageRegistry }}{{ . }}/{{ end -}}
+{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
 {{- define "tenure.imagePullSecrets" -}}
-{{- with concat .Values.global.imagePullSecrets .Values.imagePullSecrets -}}
+{{- with concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end -}}
@@ -86,7 +86,7 @@ imagePullSecrets:
 {{- end -}}
 
 {{- define "tenure.scheme" -}}
-{{- ternary "https" "http" (ne .Values.http.tls.existingSecret "") -}}
+{{- ternary "http" "https" (empty .Values.http.tls.existingSecret) -}}
 {{- end -}}
 
 {{/* Whether the pods ask the API server. */}}
@@ -94,15 +94,8 @@ imagePullSecrets:
 {{- if ne .Values.routing.mode "gate" }}true{{ end -}}
 {{- end -}}
 
-{{/* Whole seconds of a duration, rounded up. */}}
-{{- define "tenure.seconds" -}}
-{{- if hasSuffix "ms" . -}}
-{{- divf (trimSuffix "ms" . | float64) 1000 | ceil -}}
-{{- else if hasSuffix "s" . -}}
-{{- trimSuffix "s" . | float64 | ceil -}}
-{{- else if hasSuffix "m" . -}}
-{{- mulf (trimSuffix "m" . | float64) 60 | ceil -}}
-{{- else -}}
-{{- mulf (trimSuffix "h" . | float64) 3600 | ceil -}}
-{{- end -}}
+{{/* Milliseconds of a duration. */}}
+{{- define "tenure.millis" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 -}}
+{{- mul (regexFind "^[0-9]+" .) (get $units (regexFind "[a-z]+$" .)) -}}
 {{- end -}}

@@ -15,7 +15,7 @@ from .tools import tenure
 from .waiting import eventually
 
 # What the kubelet would say of a pod.
-_DOWNWARD = {
+DOWNWARD = {
     "metadata.name": "pod-0",
     "metadata.namespace": "default",
     "metadata.uid": "0b6c8f0e-0000-4000-8000-000000000000",
@@ -86,7 +86,7 @@ def environment(env: dict[str, str]) -> dict[str, str]:
 def variables(c: dict, objects: list[dict]) -> dict[str, str]:
     """The environment of a container, as the kubelet would make it; secrets are `secret`."""
     maps = {o["metadata"]["name"]: o.get("data", {}) for o in objects if o["kind"] == "ConfigMap"}
-    env = {"HOSTNAME": _DOWNWARD["metadata.name"]}
+    env = {"HOSTNAME": DOWNWARD["metadata.name"]}
     for source in c.get("envFrom", []):
         if "configMapRef" in source:
             data = maps[source["configMapRef"]["name"]]
@@ -94,7 +94,7 @@ def variables(c: dict, objects: list[dict]) -> dict[str, str]:
     for e in c.get("env", []):
         source = e.get("valueFrom", {})
         if "fieldRef" in source:
-            env[e["name"]] = _DOWNWARD.get(source["fieldRef"]["fieldPath"], "")
+            env[e["name"]] = DOWNWARD.get(source["fieldRef"]["fieldPath"], "")
         elif "configMapKeyRef" in source:
             env[e["name"]] = maps[source["configMapKeyRef"]["name"]][source["configMapKeyRef"]["key"]]
         elif "secretKeyRef" in source:

@@ -21,5 +21,6 @@ def over(*layers: dict) -> dict:
                 base[key] = value
 
     for layer in layers:
-        lay(merged, layer)
+        # A copy, or the next layer would be laid over what is the caller's.
+        lay(merged, json.loads(json.dumps(layer)))
     return merged
