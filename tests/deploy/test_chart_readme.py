@@ -8,7 +8,7 @@ import pytest
 
 from support.chart import CHART
 from support.cluster import Process
-from support.manifests import check_references, of_kind, parse, render, validate
+from support.manifests import check_references, matches, of_kind, parse, render, validate
 from support.net import free_port, request
 from support.tools import ROOT, run, tool
 from support.waiting import eventually
@@ -33,7 +33,7 @@ def made(command: list[str], tmp_path: Path) -> list[dict]:
 
 def test_every_command_is_known_here():
     """So that one that is added is tested too."""
-    assert {tuple(c[:2]) for c in COMMANDS} == {("kubectl", "create"), ("helm", "install"), ("helm", "test")}
+    assert {tuple(c[:2]) for c in COMMANDS} == {("kubectl", "create"), ("kubectl", "wait"), ("helm", "install"), ("helm", "upgrade"), ("helm", "test")}
 
 
 def test_the_etcd_for_a_try_is_one_that_its_service_finds_and_that_starts(tmp_path: Path, spawn):
@@ -62,6 +62,25 @@ def test_the_install_command_installs(tmp_path: Path):
         name = url.removeprefix("http://").partition(":")[0]
         assert of_kind([o for c in creates("service") for o in made(c, tmp_path)], "Service", name), f"nothing makes {name}"
     assert "kubectl -n default exec deployment/orders-tenure" in printed
+
+
+def test_the_commands_for_another_prefix_stop_all_wait_for_them_and_start_all():
+    (install,) = [c for c in COMMANDS if c[:2] == ["helm", "install"]]
+    steps = [c for c in COMMANDS if c[:2] in (["helm", "upgrade"], ["kubectl", "wait"])]
+    assert [c[0] for c in steps] == ["helm", "kubectl", "helm"]
+
+    def upgraded(*commands: list[str]) -> list[dict]:
+        """The objects after these; `--reset-then-reuse-values` keeps what the ones before have said."""
+        assert all(c[2:4] == install[2:4] and c[4] == "--reset-then-reuse-values" for c in commands)
+        said = [word for c in (install, *commands) for word in c[4:] if word != "--reset-then-reuse-values"]
+        return parse(run(tool("helm"), "template", install[2], CHART, *said).stdout)
+
+    (stopped,), (started,) = (of_kind(upgraded(*c), "Deployment") for c in (steps[:1], steps[::2]))
+    assert (stopped["spec"]["replicas"], started["spec"]["replicas"]) == (0, 3)
+    assert stopped["spec"]["template"] == of_kind(upgraded(), "Deployment")[0]["spec"]["template"], "nothing may start while all stop"
+    assert stopped["spec"]["template"] != started["spec"]["template"]
+    selector = dict(pair.split("=") for pair in steps[1][steps[1].index("-l") + 1].split(","))
+    assert matches(selector, stopped["spec"]["template"]["metadata"]["labels"])
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "create secret" in line])

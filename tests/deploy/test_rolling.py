@@ -104,6 +104,13 @@ def test_with_the_chart_leadership_moves_once_whoever_goes_first(update):
     holds(play)
 
 
+def test_helm_rollback_moves_leadership_up_to_once_per_old_pod(update):
+    """It applies the old objects with their lower priority, so that the pods that go are preferred."""
+    play = update(chart(2), chart(1), leader_goes="first", settled=True)
+    assert 2 < len(play.turns) <= 4
+    holds(play)
+
+
 def test_with_kustomize_leadership_moves_once_when_the_leader_is_the_last_to_go(update):
     play = update(kustomized(), kustomized(), leader_goes="last")
     assert len(play.turns) == 2
