@@ -120,6 +120,21 @@ def test_the_charts_own_tests_succeed_with_a_candidate_and_fail_without(start: C
         assert outcome(one, "127.0.0.1:1", "http://127.0.0.1:1") != 0, one["name"]
 
 
+def test_over_tls_the_charts_own_test_asks_the_service_where_it_may():
+    """Whom to trust has to be known, and no certificate has to be shown."""
+
+    def asks(tls: dict) -> list[str]:
+        objects = render(CHART, over({"http": {"tls": {"existingSecret": "a", **tls}}}))
+        (test,) = [o for o in of_kind(objects, "Pod") if o["metadata"]["annotations"]["helm.sh/hook"] == "test"]
+        asking = [c for c in test["spec"]["containers"] if c["name"] == "service"]
+        assert [p for c in asking for p in binary.refuses_container(c, test["spec"], objects)] == []
+        return [a for c in asking for a in c["args"]]
+
+    assert asks({}) == asks({"caKey": "ca.crt", "clientCaKey": "ca.crt"}) == []
+    trusting = asks({"caKey": "ca.crt"})
+    assert "--control=https://t-tenure.default.svc:4790" in trusting and "--ca-file=/secrets/http-ca/ca.pem" in trusting
+
+
 def test_the_status_that_the_notes_show_names_the_leaders_pod(start: Callable[..., Pod]):
     pods = [start(f"pod-{i}", render(CHART, LEAST)) for i in range(2)]
     leader = eventually("one leads", lambda: next((p for p in pods if leads(p)), None))
