@@ -454,7 +454,7 @@ CHANGES: dict[str, tuple[Callable[[Seen], object], str]] = {
     "a chart's default": (lambda s: s.chart_values.update(replicaCount=2), "chart.values.replicaCount"),
     "what a value takes": (
         lambda s: s.chart_schema["properties"]["log"]["properties"]["format"]["enum"].remove("json"),
-        "chart.schema.values.log?.format?",
+        "chart.schema.values.log.format",
     ),
     "what several values take": (lambda s: s.chart_schema["definitions"]["port"].update(maximum=1), "chart.schema.definitions.port"),
     "an object's name": (
