@@ -11,8 +11,8 @@ use super::error::Cause;
 use super::hedge::{Call, Target};
 use super::{Edge, Etcd};
 
-/// How often at the least; with a shorter TTL, once in that.
-const EVERY: Duration = Duration::from_secs(30);
+/// How often, on average; with a shorter TTL, once in that. Jitter makes at most half as much again of it.
+const EVERY: Duration = Duration::from_secs(20);
 
 impl Etcd {
     /// Keeps [`endpoint_up`](super::Telemetry::endpoint_up) true of every member, for as long as it runs.

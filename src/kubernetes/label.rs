@@ -73,10 +73,19 @@ impl Label {
 
     /// The other pods that are labelled leader.
     async fn rivals(&self, pods: &Api<Pod>) -> Result<Vec<ObjectMeta>, Failure> {
-        let selector = format!("{ELECTION}={},{PREFIX}={},{}={LEADER}", self.election, self.prefix, self.key);
+        let selector = format!("{ELECTION}={},{}={LEADER}", self.election, self.key);
         let params = ListParams::default().labels(&selector);
         let listed = call("list the pods that are labelled leader".to_owned(), pods.list_metadata(&params)).await?;
-        Ok(listed.items.into_iter().map(|pod| pod.metadata).filter(|pod| name(pod) != self.pod).collect())
+        // A pod that does not say where its election is was labelled by hand, or by a daemon that did not say it yet.
+        let elsewhere = |pod: &ObjectMeta| {
+            pod.labels.as_ref().and_then(|labels| labels.get(PREFIX)).is_some_and(|prefix| *prefix != self.prefix)
+        };
+        Ok(listed
+            .items
+            .into_iter()
+            .map(|pod| pod.metadata)
+            .filter(|pod| name(pod) != self.pod && !elsewhere(pod))
+            .collect())
     }
 
     /// Makes a pod say it, unless it does. Returns whether that took a write.

@@ -241,7 +241,7 @@ def test_a_value_that_is_taken_away_is_missed_by_name_or_not_needed():
 # At the edges of what the binary takes: good values and bad ones. Chart and binary have to agree, or pods would start in vain.
 EDGES = {
     "etcd.endpoints": (
-        [["http://a:1"], ["http://a:65535", "http://a_b.c-d:2379"], ["http://[::1]:2379", "http://[fd00::1]:2379", "http://10.0.0.5:2379"]],
+        [["http://a:1"], ["http://${HOST}.etcd:2379"], ["http://a:65535", "http://a_b.c-d:2379"], ["http://[::1]:2379", "http://[fd00::1]:2379", "http://10.0.0.5:2379"]],
         [
             *([e] for e in ("http://a", "http://a:0", "http://a:65536", "http://a:1/", "http://a:1/x", "http://a:1?x", "http://:1", "http://[]:1")),
             *([e] for e in ("http://u:geheim@a:1", "http://[10.0.0.5]:1", "http://[1:2]:1", "ftp://a:1", "http://a b:1")),
@@ -260,7 +260,7 @@ EDGES = {
     "http.requestTimeout": (["100ms", "60s", "1m"], ["99ms", "60001ms", "61s", "2m"]),
     "http.maxConnections": ([1, 65536], [0, 65537]),
     "http.advertiseUrl": (
-        ["http://a", "https://a.example:1/x?y", "http://[fd00::1]:1", "http://${POD_IP}:4790"],
+        ["http://a", "https://a.example:1/x?y", "http://[fd00::1]:1", "http://${POD_IP}:4790", "${URL}", "${SCHEME}://a"],
         ["a:1", "ftp://a", "http://", "http:///x", "http://u:p@a", "http://a#b", "http://:1", "http://" + "x" * 1024],
     ),
     "historyLimit": ([1, 100000], [0, 100001]),
@@ -294,7 +294,7 @@ def test_the_chart_takes_what_the_binary_takes_and_nothing_else(path: str, tmp_p
         ours, own = said(path, value)
         file.write_text(yaml.safe_dump(own))
         chart = template(ours)
-        check = run(tenure(), "config", "check", file, check=False, env=binary.environment({"POD_IP": "10.0.0.5"}))
+        check = run(tenure(), "config", "check", file, check=False, env=binary.environment({"POD_IP": "10.0.0.5", "HOST": "etcd-0", "URL": "http://a:1", "SCHEME": "https"}))
         assert (chart.returncode == 0, check.returncode == 0) == (value in good, value in good), f"{value}: {chart.stderr}{check.stderr}"
 
 

@@ -125,7 +125,8 @@ BREAKS: list[tuple[str, Callable[[re.Match], list[str]]]] = [
 HARMLESS: dict[str, set[str]] = {
     # Whether any of them grew.
     **dict.fromkeys(("TenureHistoryRewound", "TenureGenerationRaised", "TenureStaleTokens"), {"sum -> max"}),
-    "TenureNoLeader": {"sum -> max"},
+    # Whether any grew, is more than none, or all are; and in how short a time lately.
+    "TenureNoLeader": {"sum -> max", "max -> sum #3", "max -> sum #4", "max -> min #4", "0 -> 1 #4", "2m -> 60s"},
     # Whether all of them are 0.
     "TenureEtcdUnreachable": {"max -> sum"},
     # There is but one, and the aggregation takes away labels of the scrape.

@@ -356,7 +356,9 @@ async fn what_somebody_else_does_to_labels_is_put_right() {
     shop.routes_to(pod, generation).await;
     // A pod that no daemon looks after: only the leader can.
     shop.settles(pod).await;
-    shop.api.edit("pods", "pod-2", json!({"metadata": {"labels": led_by_us()}}));
+    let mut labels = led_by_us();
+    labels["tenure.dev/prefix"] = Value::Null;
+    shop.api.edit("pods", "pod-2", json!({"metadata": {"labels": labels}}));
     eventually("it is cleared", async || shop.api.get("pods", "pod-2")["metadata"]["labels"][ROLE] == "candidate")
         .await;
     shop.routes_to(pod, generation).await;

@@ -137,6 +137,7 @@ class Scenario:
 # and daemons that were started while etcd is out of reach.
 LONG = {"tenure_session_ttl_seconds": "120x130", "tenure_guard_remaining_seconds": "99x130"}
 RARE = {"tenure_keepalive_seconds_count": "0+0.09x130"}
+OBSERVES = {"tenure_is_leader": "0x130", "tenure_keepalive_seconds_count": "0x130", "tenure_keepalive_seconds_bucket": None, "tenure_guard_remaining_seconds": "0x130"}
 VACANT = {"tenure_is_leader": "1x20 0x109", "tenure_guard_remaining_seconds": "9x20 0x109"}
 NO_ETCD = {"tenure_keepalive_seconds_count": "0+30x19 570x110", "tenure_keepalive_seconds_bucket": None}
 RESTARTED = NO_ETCD | {"tenure_etcd_endpoint_up": "1x19 0x110", "tenure_observed_generation": "42x19 0x110"}
@@ -186,17 +187,23 @@ SCENARIOS: list[Scenario] = [
     Scenario(
         "NoLeader: not by a vacancy of less than one and a half TTL, be it of a daemon with a shorter one",
         three(
-            VACANT | {"tenure_leaderless_seconds_total": "0x20 14x109"},
-            {"tenure_leaderless_seconds_total": "0x20 10x109"},
+            VACANT | {"tenure_leaderless_seconds_total": "0x20 14+0.05x109"},
+            {"tenure_leaderless_seconds_total": "0x20 10+0.05x109"},
             {"tenure_session_ttl_seconds": "5x130"},
         ),
         {24: [], 30: []},
     ),
     Scenario(
         "NoLeader: by one of more, as long as that is in the last ten minutes",
-        three(VACANT | {"tenure_leaderless_seconds_total": "0x20 18x109"}),
+        three(VACANT | {"tenure_leaderless_seconds_total": "0x20 18+0.05x109"}),
         {22: [], 23: ["NoLeader"], 29: ["NoLeader"], 32: []},
     ),
+    Scenario(
+        "NoLeader: not by one that is over, where the next leader's scrape fails",
+        three(VACANT | {"tenure_leaderless_seconds_total": "0x20 18x109"}),
+        {23: [], 29: []},
+    ),
+    Scenario("NoLeader: not where all only observe a leader of another job", three(OBSERVES, OBSERVES, OBSERVES), {4: [], 14: [], 30: ["LeaderUnseen"]}),
     Scenario(
         "NoLeader: not at a crash with a TTL of two minutes, though the leader is back at once and counts, and one has no etcd",
         three(
