@@ -463,9 +463,10 @@ async fn drain_withdraws(route: &'static str) {
     let daemon = shop.candidate(0).start().await;
     let generation = eventually("it leads", async || daemon.leads_with().await).await;
     shop.routes_to("pod-0", generation).await;
-    let page = daemon.get("/metrics").await.expect("an answer").text();
     let line = format!("\ntenure_kubernetes_route_generation{{election=\"orders\"}} {generation}\n");
-    assert!(page.contains(&line), "{line} in {page}");
+    // Counted when the write is answered, which is after it can be seen.
+    let counted = async || daemon.get("/metrics").await.is_ok_and(|page| page.text().contains(&line));
+    eventually("the metric says so", counted).await;
     let drained = std::time::Instant::now();
     assert_eq!(daemon.post("/v1/drain", &json!({})).await.expect("an answer").status, 202);
     eventually("nobody is routed to", async || shop.routed().is_empty()).await;
