@@ -66,19 +66,19 @@ test-inside: protoc
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
-test-it: protoc ## integration tests on etcd 3.6; TEST=name runs those that match
+test-it: protoc ## integration tests on etcd 3.7; TEST=name runs those that match
 	$(ETCD_ENV); $(CARGO) test --locked --test it $(TEST) -- --test-threads $(TEST_THREADS)
 
 .PHONY: test-smoke
-test-smoke: protoc ## the smoke set on etcd 3.4 and 3.5
-	$(ETCD_ENV); for series in 3.4 3.5; do \
+test-smoke: protoc ## the smoke set on etcd 3.4, 3.5 and 3.6
+	$(ETCD_ENV); for series in 3.4 3.5 3.6; do \
 	    echo "smoke set on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it smoke:: -- --test-threads $(TEST_THREADS); \
 	done
 
 .PHONY: test-it-all
 test-it-all: protoc
-	$(ETCD_ENV); for series in 3.4 3.5 3.6; do \
+	$(ETCD_ENV); for series in 3.4 3.5 3.6 3.7; do \
 	    echo "integration tests on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it -- --test-threads $(TEST_THREADS); \
 	done
@@ -192,7 +192,7 @@ fmt: ## format the code
 	$(CARGO) fmt
 
 .PHONY: etcd
-etcd: ## find or make etcd 3.4, 3.5 and 3.6 for the tests
+etcd: ## find or make etcd 3.4, 3.5, 3.6 and 3.7 for the tests
 	dev/etcd env >/dev/null
 
 .PHONY: tools

@@ -147,11 +147,13 @@ impl Edge {
 pub(super) fn view_ops(keys: &Keys, lease: Option<LeaseId>, full: bool) -> Vec<TxnOp> {
     let mut ops =
         vec![TxnOp::get(keys.generation.clone(), None), TxnOp::get(keys.control.clone(), None), queue_op(keys, full)];
-    ops.extend(lease.map(|lease| TxnOp::get(keys.own(lease), Some(GetOptions::new().with_keys_only()))));
+    // Never `keys_only`: from 3.7 on etcd leaves the lease out of such answers (etcd-io/etcd#22209), and `view` asks for it.
+    ops.extend(lease.map(|lease| TxnOp::get(keys.own(lease), None)));
     ops
 }
 
-/// The head of the queue. Its answer's `count` is that of the whole queue: etcd sorts before it cuts (`range.go`).
+/// The head of the queue. Without `full` its entries have no value, and from etcd 3.7 on no lease either, so that none of them
+/// counts as a candidate of ours. Its answer's `count` is that of the whole queue: etcd sorts before it cuts (`range.go`).
 pub(super) fn queue_op(keys: &Keys, full: bool) -> TxnOp {
     let limit = i64::try_from(QUEUE_LIMIT).unwrap_or(i64::MAX);
     let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend).with_limit(limit);

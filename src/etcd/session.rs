@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use etcd_client::{GetOptions, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
+use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
 
 use super::connect::lock;
 use super::error::{Cause, Error, Kind};
@@ -166,7 +166,8 @@ impl Edge {
         elections: &[ElectionIndex],
         anchor: Option<ElectionIndex>,
     ) -> Result<(Header, Vec<OwnKey>), Error> {
-        let get = |key: Vec<u8>| TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
+        // Never `keys_only`: from 3.7 on etcd leaves the lease out of such answers (etcd-io/etcd#22209).
+        let get = |key: Vec<u8>| TxnOp::get(key, None);
         // Reads only, at least one, none of them serializable: etcd serves it by ReadIndex, without the raft log
         // (v3_server.go, `Txn`). The anchor's comes last, and what it finds does not matter.
         let mut reads: Vec<_> = elections.iter().map(|e| get(self.keys(*e).own(lease))).collect();

@@ -42,12 +42,12 @@ pub struct EtcdBuilder {
 }
 
 impl Etcd {
-    /// One server of the version that `TENURE_TEST_ETCD` names, 3.6 without it.
+    /// One server of the version that `TENURE_TEST_ETCD` names, 3.7 without it.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// One server of `series`: `"3.4"`, `"3.5"` or `"3.6"`.
+    /// One server of `series`: `"3.4"`, `"3.5"`, `"3.6"` or `"3.7"`.
     pub async fn start_version(series: &str) -> Self {
         Self::builder().version(series).start().await
     }
@@ -59,7 +59,7 @@ impl Etcd {
 
     /// Everything else: TLS, further flags.
     pub fn builder() -> EtcdBuilder {
-        let series = std::env::var("TENURE_TEST_ETCD").unwrap_or_else(|_| "3.6".to_owned());
+        let series = std::env::var("TENURE_TEST_ETCD").unwrap_or_else(|_| "3.7".to_owned());
         EtcdBuilder { series, members: 1, tls: false, client_auth: true, args: Vec::new() }
     }
 
@@ -68,7 +68,7 @@ impl Etcd {
         self.members[0].endpoint()
     }
 
-    /// The series that runs, such as `3.6`.
+    /// The series that runs, such as `3.7`.
     pub fn version(&self) -> &str {
         &self.series
     }

@@ -45,6 +45,11 @@ async fn every_etcd_operation_works_on_3_6() {
 }
 
 #[tokio::test]
+async fn every_etcd_operation_works_on_3_7() {
+    every_operation_works_on("3.7").await;
+}
+
+#[tokio::test]
 async fn a_cluster_elects_another_leader_when_its_leader_is_frozen() {
     let etcd = Etcd::cluster(3).await;
     let first = etcd.leader_index().await;
