@@ -1,4 +1,4 @@
-# `make` lists the targets. Everything that runs here needs Rust (rustup), protoc, and for the tests Go or an etcd.
+# `make` lists the targets. Everything that runs here needs Rust (rustup), and for the tests Go or an etcd.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -32,7 +32,7 @@ demo: release ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by 
 # crate alone, so its dependencies are those of any release build. What is released is built with musl (release.yml):
 # a static glibc still looks for its name services when it runs, which an empty image does not have, but a host may.
 .PHONY: release
-release: protoc ## the binary, static, without what it would ask of its host
+release: ## the binary, static, without what it would ask of its host
 	TENURE_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) \
 	    $(CARGO) rustc --quiet --locked --release --bin tenure -- -C target-feature=+crt-static
 
@@ -43,7 +43,7 @@ image: release ## the container image with buildah, as an OCI archive, and its S
 	dev/image "$${CARGO_TARGET_DIR:-target}/release/tenure" $(IMAGE)
 
 .PHONY: check verify
-check: protoc ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
+check: ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --locked --test chaos -- -D warnings
@@ -59,25 +59,25 @@ test-full: check test-it-all doc deny ## as `test`, with all integration tests o
 
 # What needs no etcd: unit tests, and of the integration binary the core on paper, the house rules, the command line and HTTP.
 .PHONY: test-inside
-test-inside: protoc
+test-inside:
 	$(CARGO) test --locked --lib --bins
 	$(CARGO) test --locked --test it -- tidy:: transcripts:: fuzz:: cli_ http_ chaos_
 	$(CARGO) test --locked -p tenure-prove --profile prove --test prove -- --nocapture
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
-test-it: protoc ## integration tests on etcd 3.7; TEST=name runs those that match
+test-it: ## integration tests on etcd 3.7; TEST=name runs those that match
 	$(ETCD_ENV); $(CARGO) test --locked --test it $(TEST) -- --test-threads $(TEST_THREADS)
 
 .PHONY: test-smoke
-test-smoke: protoc ## the smoke set on etcd 3.4, 3.5 and 3.6
+test-smoke: ## the smoke set on etcd 3.4, 3.5 and 3.6
 	$(ETCD_ENV); for series in 3.4 3.5 3.6; do \
 	    echo "smoke set on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it smoke:: -- --test-threads $(TEST_THREADS); \
 	done
 
 .PHONY: test-it-all
-test-it-all: protoc
+test-it-all:
 	$(ETCD_ENV); for series in 3.4 3.5 3.6 3.7; do \
 	    echo "integration tests on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it -- --test-threads $(TEST_THREADS); \
@@ -97,22 +97,22 @@ sim: ## the seeded simulation of the core; SEEDS=100000, SIM_SEED=5 replays one,
 	SIM_SEEDS=$(or $(SEEDS),100000) $(CARGO) test --locked -p tenure-prove --profile prove --test prove -- sim:: --nocapture
 
 .PHONY: rounds
-rounds: protoc ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked
+rounds: ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked
 	$(ETCD_ENV); ROUNDS=$(or $(ROUNDS),200) $(CARGO) test --locked --test it -- rounds:: --nocapture
 
 # It makes network namespaces, mounts loop devices, and sets the wall clock by seconds, for seconds. The history of a run
 # that fails stays, and its place is printed; HISTORY=dir keeps it in any case.
 .PHONY: chaos
-chaos: protoc ## as root: all is attacked for MINUTES=30, and the history checked; SEED=, HISTORY=dir, FAULTS=restore,auth
+chaos: ## as root: all is attacked for MINUTES=30, and the history checked; SEED=, HISTORY=dir, FAULTS=restore,auth
 	$(ETCD_ENV); $(CARGO) test --locked --test chaos -- run --minutes $(or $(MINUTES),30) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(HISTORY),--history $(HISTORY)) $(if $(FAULTS),--only $(FAULTS))
 
 .PHONY: chaos-check
-chaos-check: protoc ## checks a history again that was kept; HISTORY=dir
+chaos-check: ## checks a history again that was kept; HISTORY=dir
 	$(CARGO) test --locked --test chaos -- check --history $(HISTORY)
 
 .PHONY: figures
-figures: protoc ## fail-over and hand-over latencies, and 30 s with a silent member: long enough to quote
+figures: ## fail-over and hand-over latencies, and 30 s with a silent member: long enough to quote
 	$(ETCD_ENV); export TENURE_TEST_LONG=1; \
 	$(CARGO) test --locked --release --test it -- handing_over:: --nocapture --test-threads 1; \
 	$(CARGO) test --locked --release --test it -- members:: --nocapture
@@ -122,7 +122,7 @@ FUZZ_TARGETS := config etcd_values election headers http
 FUZZ_FLAGS := --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none
 
 .PHONY: fuzz
-fuzz: protoc cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, FUZZ_TARGETS="config http"
+fuzz: cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, FUZZ_TARGETS="config http"
 	@for target in $(FUZZ_TARGETS); do \
 	    echo "fuzzing $$target"; mkdir -p "target/fuzz/found/$$target" target/fuzz/crashes; \
 	    TMPDIR=$(CURDIR)/target/fuzz $(CARGO) fuzz run $(FUZZ_FLAGS) "$$target" "target/fuzz/found/$$target" \
@@ -132,7 +132,7 @@ fuzz: protoc cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, F
 
 # Not into the committed corpora themselves: those are to stay small, so somebody chooses.
 .PHONY: fuzz-corpus
-fuzz-corpus: protoc cargo-fuzz ## the fewest inputs that reach what `make fuzz` reached, into target/fuzz/corpus
+fuzz-corpus: cargo-fuzz ## the fewest inputs that reach what `make fuzz` reached, into target/fuzz/corpus
 	@for target in $(FUZZ_TARGETS); do \
 	    rm -rf "target/fuzz/corpus/$$target"; mkdir -p "target/fuzz/corpus/$$target" "target/fuzz/found/$$target"; \
 	    TMPDIR=$(CURDIR)/target/fuzz $(CARGO) fuzz run $(FUZZ_FLAGS) "$$target" "target/fuzz/corpus/$$target" \
@@ -140,7 +140,7 @@ fuzz-corpus: protoc cargo-fuzz ## the fewest inputs that reach what `make fuzz` 
 	done
 
 .PHONY: fuzz-http
-fuzz-http: protoc schemathesis ## requests made up from /openapi.json against real daemons; SECONDS=60 for each of three
+fuzz-http: schemathesis ## requests made up from /openapi.json against real daemons; SECONDS=60 for each of three
 	@SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis FUZZ_HTTP_SECONDS=$(or $(SECONDS),60) dev/fuzz-http
 
 # Go programs that only tests use, each a module of its own with its versions and checksums; and the tests' Python.
@@ -170,7 +170,7 @@ $(DEPLOY_PYTHON)/requirements.txt: tests/deploy/requirements.txt
 	@$(DEPLOY_PYTHON)/bin/pip install --quiet --no-deps -r $< && cp $< $@
 
 .PHONY: doc
-doc: protoc ## the documentation, with warnings as errors
+doc: ## the documentation, with warnings as errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 
 # Advisories need a fresh database from the network, so they are a target of their own: a build must not turn red on a
@@ -184,7 +184,7 @@ audit: cargo-deny ## known vulnerabilities of the dependencies; needs the RustSe
 	$(CARGO) deny --locked check advisories
 
 .PHONY: footprint
-footprint: protoc ## memory, CPU, raft proposals when idle, and the size of the binary
+footprint: ## memory, CPU, raft proposals when idle, and the size of the binary
 	dev/footprint
 
 .PHONY: fmt
@@ -196,13 +196,7 @@ etcd: ## find or make etcd 3.4, 3.5, 3.6 and 3.7 for the tests
 	dev/etcd env >/dev/null
 
 .PHONY: tools
-tools: protoc cargo-deny cargo-fuzz schemathesis etcd ## everything that the other targets need
-
-.PHONY: protoc
-protoc:
-	@[[ -n "$${PROTOC:-}" ]] || type -P protoc >/dev/null || { \
-	    echo 'protoc is missing, and etcd-client needs it to build: apt-get install protobuf-compiler libprotobuf-dev,' \
-	        'or set PROTOC to the binary of https://github.com/protocolbuffers/protobuf/releases' >&2; exit 1; }
+tools: cargo-deny cargo-fuzz schemathesis etcd ## everything that the other targets need
 
 # Built for use here, not for speed: a minute and a half on two cores instead of several. Without its default features
 # it needs no C libraries.
