@@ -1,4 +1,4 @@
-# `make` lists the targets. Everything that runs here needs Rust (rustup), and for the tests Go or an etcd.
+# `make` lists the targets. What runs here needs Rust (rustup), git and make; each target gets the rest for itself.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,6 +16,10 @@ CARGO_FUZZ := 0.13.2
 # mostly waits, so this is not the number of cores.
 TEST_THREADS ?= 4
 
+# Debian packages that a target needs and that are not there, by name of the list in dev/setup.
+setup-%:
+	@dev/setup $*
+
 # Where the tests find etcd; a line of shell, for recipes that need it. In two steps: `eval "$(…)"` hides a failure.
 ETCD_ENV = exports=$$(dev/etcd env); eval "$$exports"
 
@@ -23,27 +27,30 @@ ETCD_ENV = exports=$$(dev/etcd env); eval "$$exports"
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Its own build, for the first minutes in a checkout: seconds matter there, and neither speed nor Kubernetes does. etcd comes
+# meanwhile, from where it is quickest.
 .PHONY: demo
-demo: release ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
-	etcd=$$(dev/etcd path); \
-	ETCD_BIN="$$etcd/etcd" exec "$${CARGO_TARGET_DIR:-target}/release/tenure" demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+demo: setup-build ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
+	mkdir -p target; dev/etcd quick >target/demo-etcd & etcd=$$!; \
+	$(CARGO) build --locked --profile demo --no-default-features --bin tenure || { kill $$etcd; exit 1; }; \
+	wait $$etcd; \
+	ETCD_BIN="$$(<target/demo-etcd)/etcd" exec "$${CARGO_TARGET_DIR:-target}/demo/tenure" demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-# One binary for the demo, the image and all that tests/deploy runs: building it takes minutes. The flag is for the last
+# One binary for the image and all that tests/deploy runs: building it takes minutes. The flag is for the last
 # crate alone, so its dependencies are those of any release build. What is released is built with musl (release.yml):
 # a static glibc still looks for its name services when it runs, which an empty image does not have, but a host may.
 .PHONY: release
-release: ## the binary, static, without what it would ask of its host
+release: setup-build ## the binary, static, without what it would ask of its host
 	TENURE_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) \
 	    $(CARGO) rustc --quiet --locked --release --bin tenure -- -C target-feature=+crt-static
 
 IMAGE := target/image
 .PHONY: image
-image: release ## the container image with buildah, as an OCI archive, and its SBOM, into target/image
-	@type -P buildah >/dev/null || { echo 'buildah is missing: apt-get install buildah' >&2; exit 1; }
+image: setup-image release ## the container image with buildah, as an OCI archive, and its SBOM, into target/image
 	dev/image "$${CARGO_TARGET_DIR:-target}/release/tenure" $(IMAGE)
 
 .PHONY: check verify
-check: ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
+check: setup-build ## the fast subset before a commit: format, clippy, all tests that need no etcd; changes nothing
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --locked --test chaos -- -D warnings
@@ -52,32 +59,32 @@ check: ## the fast subset before a commit: format, clippy, all tests that need n
 verify: check
 
 .PHONY: test
-test: check test-it test-smoke test-http doc deny ## everything that CI holds a change to
+test: setup-test check test-it test-smoke test-http doc deny ## everything that CI holds a change to
 
 .PHONY: test-full
-test-full: check test-it-all doc deny ## as `test`, with all integration tests on each version of etcd
+test-full: setup-test check test-it-all doc deny ## as `test`, with all integration tests on each version of etcd
 
 # What needs no etcd: unit tests, and of the integration binary the core on paper, the house rules, the command line and HTTP.
 .PHONY: test-inside
-test-inside:
+test-inside: setup-build
 	$(CARGO) test --locked --lib --bins
 	$(CARGO) test --locked --test it -- tidy:: transcripts:: fuzz:: cli_ http_ chaos_
 	$(CARGO) test --locked -p tenure-prove --profile prove --test prove -- --nocapture
 	$(CARGO) test --locked --doc
 
 .PHONY: test-it
-test-it: ## integration tests on etcd 3.7; TEST=name runs those that match
+test-it: setup-build ## integration tests on etcd 3.7; TEST=name runs those that match
 	$(ETCD_ENV); $(CARGO) test --locked --test it $(TEST) -- --test-threads $(TEST_THREADS)
 
 .PHONY: test-smoke
-test-smoke: ## the smoke set on etcd 3.4, 3.5 and 3.6
+test-smoke: setup-build ## the smoke set on etcd 3.4, 3.5 and 3.6
 	$(ETCD_ENV); for series in 3.4 3.5 3.6; do \
 	    echo "smoke set on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it smoke:: -- --test-threads $(TEST_THREADS); \
 	done
 
 .PHONY: test-it-all
-test-it-all:
+test-it-all: setup-build
 	$(ETCD_ENV); for series in 3.4 3.5 3.6 3.7; do \
 	    echo "integration tests on etcd $$series"; \
 	    TENURE_TEST_ETCD=$$series $(CARGO) test --locked --test it -- --test-threads $(TEST_THREADS); \
@@ -89,30 +96,30 @@ test-http:
 	@$(MAKE) --no-print-directory fuzz-http SECONDS=15
 
 .PHONY: model
-model: ## the model check in full: every choice of two faults, and the mutants that take two (under 10 minutes)
+model: setup-build ## the model check in full: every choice of two faults, and the mutants that take two (under 10 minutes)
 	MODEL=full $(CARGO) test --locked -p tenure-prove --profile prove --test prove -- model:: --nocapture --test-threads 1
 
 .PHONY: sim
-sim: ## the seeded simulation of the core; SEEDS=100000, SIM_SEED=5 replays one, SIM_PLAN=file a plan, SIM_MUTANT=name breaks a rule
+sim: setup-build ## the seeded simulation of the core; SEEDS=100000, SIM_SEED=5 replays one, SIM_PLAN=file a plan, SIM_MUTANT=name breaks a rule
 	SIM_SEEDS=$(or $(SEEDS),100000) $(CARGO) test --locked -p tenure-prove --profile prove --test prove -- sim:: --nocapture
 
 .PHONY: rounds
-rounds: ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked
+rounds: setup-build ## ROUNDS=200 random rounds of resign, SIGTERM, kill -9, SIGSTOP, key deleted, lease revoked
 	$(ETCD_ENV); ROUNDS=$(or $(ROUNDS),200) $(CARGO) test --locked --test it -- rounds:: --nocapture
 
 # It makes network namespaces, mounts loop devices, and sets the wall clock by seconds, for seconds. The history of a run
 # that fails stays, and its place is printed; HISTORY=dir keeps it in any case.
 .PHONY: chaos
-chaos: ## as root: all is attacked for MINUTES=30, and the history checked; SEED=, HISTORY=dir, FAULTS=restore,auth
+chaos: setup-chaos ## as root: all is attacked for MINUTES=30, and the history checked; SEED=, HISTORY=dir, FAULTS=restore,auth
 	$(ETCD_ENV); $(CARGO) test --locked --test chaos -- run --minutes $(or $(MINUTES),30) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(HISTORY),--history $(HISTORY)) $(if $(FAULTS),--only $(FAULTS))
 
 .PHONY: chaos-check
-chaos-check: ## checks a history again that was kept; HISTORY=dir
+chaos-check: setup-build ## checks a history again that was kept; HISTORY=dir
 	$(CARGO) test --locked --test chaos -- check --history $(HISTORY)
 
 .PHONY: figures
-figures: ## fail-over and hand-over latencies, and 30 s with a silent member: long enough to quote
+figures: setup-build ## fail-over and hand-over latencies, and 30 s with a silent member: long enough to quote
 	$(ETCD_ENV); export TENURE_TEST_LONG=1; \
 	$(CARGO) test --locked --release --test it -- handing_over:: --nocapture --test-threads 1; \
 	$(CARGO) test --locked --release --test it -- members:: --nocapture
@@ -122,7 +129,7 @@ FUZZ_TARGETS := config etcd_values election headers http
 FUZZ_FLAGS := --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none
 
 .PHONY: fuzz
-fuzz: cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, FUZZ_TARGETS="config http"
+fuzz: setup-build cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, FUZZ_TARGETS="config http"
 	@for target in $(FUZZ_TARGETS); do \
 	    echo "fuzzing $$target"; mkdir -p "target/fuzz/found/$$target" target/fuzz/crashes; \
 	    TMPDIR=$(CURDIR)/target/fuzz $(CARGO) fuzz run $(FUZZ_FLAGS) "$$target" "target/fuzz/found/$$target" \
@@ -132,7 +139,7 @@ fuzz: cargo-fuzz ## coverage-guided fuzzing of each target; SECONDS=60, FUZZ_TAR
 
 # Not into the committed corpora themselves: those are to stay small, so somebody chooses.
 .PHONY: fuzz-corpus
-fuzz-corpus: cargo-fuzz ## the fewest inputs that reach what `make fuzz` reached, into target/fuzz/corpus
+fuzz-corpus: setup-build cargo-fuzz ## the fewest inputs that reach what `make fuzz` reached, into target/fuzz/corpus
 	@for target in $(FUZZ_TARGETS); do \
 	    rm -rf "target/fuzz/corpus/$$target"; mkdir -p "target/fuzz/corpus/$$target" "target/fuzz/found/$$target"; \
 	    TMPDIR=$(CURDIR)/target/fuzz $(CARGO) fuzz run $(FUZZ_FLAGS) "$$target" "target/fuzz/corpus/$$target" \
@@ -140,7 +147,7 @@ fuzz-corpus: cargo-fuzz ## the fewest inputs that reach what `make fuzz` reached
 	done
 
 .PHONY: fuzz-http
-fuzz-http: schemathesis ## requests made up from /openapi.json against real daemons; SECONDS=60 for each of three
+fuzz-http: setup-test schemathesis ## requests made up from /openapi.json against real daemons; SECONDS=60 for each of three
 	@SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis FUZZ_HTTP_SECONDS=$(or $(SECONDS),60) dev/fuzz-http
 
 # Go programs that only tests use, each a module of its own with its versions and checksums; and the tests' Python.
@@ -148,29 +155,26 @@ DEPLOY_GO_TOOLS := $(notdir $(patsubst %/go.mod,%,$(wildcard tests/deploy/tools/
 DEPLOY_PYTHON := $(TOOLS)/deploy
 
 .PHONY: test-deploy
-test-deploy: release deploy-tools ## charts, manifests, images, units, proxies, rules and dashboards, with the real tools; TEST=name
+test-deploy: setup-deploy release deploy-tools ## charts, manifests, images, units, proxies, rules and dashboards, with the real tools; TEST=name
 	TENURE_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/tenure PATH=$(DEPLOY_PYTHON)/bin:$$PATH \
 	    PYTHONDONTWRITEBYTECODE=1 $(DEPLOY_PYTHON)/bin/pytest -c tests/deploy/pytest.ini tests/deploy \
 	    --durations=10 $(if $(TEST),-k '$(TEST)')
 
 .PHONY: deploy-tools
-deploy-tools: $(DEPLOY_GO_TOOLS:%=$(TOOLS)/bin/%) $(DEPLOY_PYTHON)/requirements.txt
+deploy-tools: setup-build $(DEPLOY_GO_TOOLS:%=$(TOOLS)/bin/%) deploy-python
 
 $(TOOLS)/bin/%: tests/deploy/tools/%/go.mod tests/deploy/tools/%/go.sum
-	@type -P go >/dev/null || { echo 'go is missing, and $* is built with it: https://go.dev/dl' >&2; exit 1; }
 	@echo 'building $*, once' >&2
-	@mkdir -p $(TOOLS)/bin; cd tests/deploy/tools/$* && GOFLAGS=-mod=readonly CGO_ENABLED=0 \
+	@go=$$(dev/go); export PATH="$$go:$$PATH"; mkdir -p $(TOOLS)/bin; cd tests/deploy/tools/$* && GOFLAGS=-mod=readonly CGO_ENABLED=0 \
 	    go build -trimpath -ldflags '-s -w' -o $@ $$(sed -n 's/^tool //p' go.mod)
 	@touch $@
 
-$(DEPLOY_PYTHON)/requirements.txt: tests/deploy/requirements.txt
-	@python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	    echo 'python3 (3.10 or newer) with its venv module is missing: apt-get install python3 python3-venv' >&2; exit 1; }
-	@echo 'installing the Python tools of tests/deploy, once' >&2; rm -rf $(DEPLOY_PYTHON); python3 -m venv $(DEPLOY_PYTHON)
-	@$(DEPLOY_PYTHON)/bin/pip install --quiet --no-deps -r $< && cp $< $@
+.PHONY: deploy-python
+deploy-python:
+	@dev/venv $(DEPLOY_PYTHON) tests/deploy/requirements.txt
 
 .PHONY: doc
-doc: ## the documentation, with warnings as errors
+doc: setup-build ## the documentation, with warnings as errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 
 # Advisories need a fresh database from the network, so they are a target of their own: a build must not turn red on a
@@ -184,7 +188,7 @@ audit: cargo-deny ## known vulnerabilities of the dependencies; needs the RustSe
 	$(CARGO) deny --locked check advisories
 
 .PHONY: footprint
-footprint: ## memory, CPU, raft proposals when idle, and the size of the binary
+footprint: setup-test ## memory, CPU, raft proposals when idle, and the size of the binary
 	dev/footprint
 
 .PHONY: fmt
@@ -201,7 +205,7 @@ tools: cargo-deny cargo-fuzz schemathesis etcd ## everything that the other targ
 # Built for use here, not for speed: a minute and a half on two cores instead of several. Without its default features
 # it needs no C libraries.
 .PHONY: cargo-deny
-cargo-deny:
+cargo-deny: setup-build
 	@[[ $$(cargo-deny --version 2>/dev/null) == 'cargo-deny $(CARGO_DENY)' ]] || { \
 	    echo 'building cargo-deny $(CARGO_DENY), once' >&2; \
 	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
@@ -209,21 +213,14 @@ cargo-deny:
 	        cargo-deny@$(CARGO_DENY); rm -rf $(TOOLS)/build; }
 
 .PHONY: cargo-fuzz
-cargo-fuzz:
+cargo-fuzz: setup-build
 	@[[ $$(cargo-fuzz --version 2>/dev/null) == 'cargo-fuzz $(CARGO_FUZZ)' ]] || { \
 	    echo 'building cargo-fuzz $(CARGO_FUZZ), once' >&2; \
 	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	    CARGO_TARGET_DIR=$(TOOLS)/build $(CARGO) install --quiet --locked --root $(TOOLS) cargo-fuzz@$(CARGO_FUZZ); \
 	    rm -rf $(TOOLS)/build; }
 
-# An environment of its own, made anew when the pinned versions change.
 SCHEMATHESIS := $(TOOLS)/schemathesis
 .PHONY: schemathesis
 schemathesis:
-	@cmp -s tests/fuzz/requirements.txt $(SCHEMATHESIS)/requirements.txt || { \
-	    python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	        echo 'python3 (3.10 or newer) with its venv module is missing, and schemathesis runs in it:' \
-	            'apt-get install python3 python3-venv' >&2; exit 1; }; \
-	    echo 'installing schemathesis, once' >&2; rm -rf $(SCHEMATHESIS); python3 -m venv $(SCHEMATHESIS); \
-	    $(SCHEMATHESIS)/bin/pip install --quiet --no-deps -r tests/fuzz/requirements.txt; \
-	    cp tests/fuzz/requirements.txt $(SCHEMATHESIS)/; }
+	@dev/venv $(SCHEMATHESIS) tests/fuzz/requirements.txt

@@ -7,7 +7,8 @@
 //!
 //! # Phases
 //!
-//! 1. Epoch `one`: a cluster of 3.5 under the light faults; a rolling upgrade to 3.6 while it is in use; then all faults.
+//! 1. Epoch `one`: a cluster of 3.5 under the light faults; a rolling upgrade to 3.6 while it is in use, then all faults; a
+//!    rolling upgrade to 3.7, and all faults again, for the longest time.
 //! 2. Epoch `two`: a cluster of 3.4.23, the version with the most lease bugs, every other round with the stale keep-alive.
 //!    One of these bugs no client can undo: a deposed leader of etcd revokes leases that the new one has renewed
 //!    (etcd-io/etcd#15247), and without `session.vacancy_grace` this suite shows it as a promise that was cut short. So the

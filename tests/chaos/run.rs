@@ -17,10 +17,10 @@ use super::sys::{Context, Done, catch_signals};
 
 const MEMBERS: usize = 3;
 
-/// Shares of the time: on 3.5, on 3.6, and on 3.4.
-const SHARES: [f64; 3] = [0.3, 0.3, 0.4];
-/// What two starts, an upgrade and two ends take, in seconds.
-const BESIDES: f64 = 25.0;
+/// Shares of the time: on 3.5, on 3.6, on 3.7, and on 3.4.
+const SHARES: [f64; 4] = [0.15, 0.2, 0.35, 0.3];
+/// What two starts, two upgrades and two ends take, in seconds.
+const BESIDES: f64 = 33.0;
 
 /// `run --minutes M [--history DIR] [--seed N] [--only KIND,KIND]`: without DIR the history goes with a run that passes.
 pub fn main(args: &[String]) -> Done {
@@ -62,14 +62,16 @@ pub fn main(args: &[String]) -> Done {
 fn phases(stage: &Stage, seed: u64, minutes: f64, only: &[&str]) -> Done {
     let mut rng = Rng::with_seed(seed);
     let seconds = (minutes * 60.0 - BESIDES).max(0.0);
-    let [on_3_5, on_3_6, on_3_4] = SHARES.map(|share| Duration::from_secs_f64(share * seconds));
+    let [on_3_5, on_3_6, on_3_7, on_3_4] = SHARES.map(|share| Duration::from_secs_f64(share * seconds));
     let net = Net::build(MEMBERS, DAEMONS)?;
     let (mut light, mut heavy, mut attack) = (Deck::new(LIGHT, only), Deck::new(HEAVY, only), Deck::new(STALE, only));
 
     let net = epoch(stage, net, rng.fork(), ("one", "3.5"), |arena| {
         rounds(arena, on_3_5, &mut light, None)?;
         upgrade(arena, "3.6")?;
-        rounds(arena, on_3_6, &mut light, Some(&mut heavy))
+        rounds(arena, on_3_6, &mut light, Some(&mut heavy))?;
+        upgrade(arena, "3.7")?;
+        rounds(arena, on_3_7, &mut light, Some(&mut heavy))
     })?;
     epoch(stage, net, rng.fork(), ("two", "3.4"), |arena| rounds(arena, on_3_4, &mut light, Some(&mut attack)))?;
     Ok(())

@@ -90,7 +90,7 @@ def test_a_candidate_is_not_root_and_not_open_to_the_world(name):
 def test_it_names_the_versions_that_the_rest_names():
     version = run(tenure(), "--version").stdout.split()[1]
     assert {SERVICES[c]["image"] for c in CANDIDATES} == {f"ghcr.io/tenure-dev/tenure:{version}"}
-    built = re.search(r"etcd/server/v3 v(\S+)", (ROOT / "dev/etcd-3.6/go.mod").read_text())
+    built = re.search(r"etcd/server/v3 v(\S+)", (ROOT / "dev/etcd-3.7/go.mod").read_text())
     assert {SERVICES[m]["image"] for m in MEMBERS} == {f"quay.io/coreos/etcd:v{built[1]}"}
 
 

@@ -1,6 +1,8 @@
 """Workflows, templates and what they name: checked by their own tools, and against the repository."""
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -71,9 +73,24 @@ def test_targets_and_paths_that_are_named_exist(file):
     assert not missing, f"not in the repository: {missing}"
 
 
-def test_ci_installs_every_package_that_the_tests_name():
+def test_every_package_that_the_tests_name_is_in_the_one_list():
     wanted = {how.removeprefix("apt-get install ") for how in tools._SOURCES.values() if how.startswith("apt-get install ")}
-    assert wanted <= set(commands(GITHUB / "workflows/ci.yml").split())
+    # Whoever is not root needs sudo, and has it.
+    assert wanted - {"sudo"} <= set((ROOT / "dev/setup").read_text().split())
+    assert "dev/setup deploy" in commands(GITHUB / "workflows/ci.yml")
+
+
+def test_who_may_not_install_is_told_in_one_line_what_and_how(tmp_path: Path):
+    """As somebody without rights, on a machine without what is wanted."""
+    for name in ("bash", "id", "sort", "env", "uname"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    shutil.copy(ROOT / "dev/setup", tmp_path / "setup")
+    # In a user namespace of its own, whose ids are nobody's.
+    done = run("unshare", "--user", "env", f"PATH={tmp_path}", "bash", tmp_path / "setup", "build", "python", check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "a C compiler" in line and "python3" in line
+    assert re.search(r"apt-get install --no-install-recommends .*\bgcc\b.*\bpython3-venv\b", line)
 
 
 def test_dependabot_looks_where_there_is_something():

@@ -88,7 +88,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def walk_through() -> list[str]:
     return [
-        "$(dev/etcd path)/etcd --data-dir /tmp/etcd",
+        "$(dev/etcd quick)/etcd --data-dir /tmp/etcd",
         "tenure run -c tenure.yaml",
         the("curl -i"),
         the("tenure status"),
