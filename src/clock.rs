@@ -63,6 +63,12 @@ pub fn now() -> Instant {
 pub struct Wall(pub u64);
 
 impl Wall {
+    /// Time since the Unix epoch.
+    #[must_use]
+    pub const fn since_1970(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
     /// RFC 3339 in UTC with milliseconds, for people: `2026-11-20T12:00:00.123Z`.
     #[must_use]
     pub fn rfc3339(self) -> String {

@@ -17,6 +17,7 @@ mod report;
 mod schema;
 mod show;
 mod substitute;
+mod tls;
 mod url;
 mod values;
 mod walk;
@@ -29,6 +30,7 @@ pub use schema::load;
 #[doc(hidden)]
 pub use schema::load_bytes;
 pub use show::{effective, effective_text};
+pub use tls::certificates;
 pub use values::{duration_text, parse_duration};
 
 /// The file that documents every key; `tenure config example` prints it.
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use crate::election::ids::ElectionName;
 use crate::timing::Timing;
+use crate::tls::Files;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +122,14 @@ pub struct EtcdTls {
     pub server_name: Option<String>,
 }
 
+impl EtcdTls {
+    /// Its files.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files { trusted: self.ca_file.clone(), cert: self.cert_file.clone(), key: self.key_file.clone() }
+    }
+}
+
 /// The two listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
@@ -156,6 +167,15 @@ pub struct HttpTls {
     pub key_file: PathBuf,
     /// With it, clients must show a certificate of this authority.
     pub client_ca_file: Option<PathBuf>,
+}
+
+impl HttpTls {
+    /// Its files.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        let (cert, key) = (self.cert_file.clone(), self.key_file.clone());
+        Files { trusted: self.client_ca_file.clone(), cert: Some(cert), key: Some(key) }
+    }
 }
 
 /// The audit file.

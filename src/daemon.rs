@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Signals;
 use crate::snapshot::{self, ElectionView, Snapshot};
 use crate::supervisor;
+use crate::tls;
 #[cfg(feature = "kubernetes")]
 use crate::{config::KubernetesConfig, kubernetes::Routing, snapshot::Reader};
 
@@ -104,6 +105,7 @@ pub fn run(config: Config, options: &Options) -> ExitCode {
 }
 
 fn try_run(config: Config, options: &Options) -> Result<(), Error> {
+    tls::install_provider();
     let runtime = runtime()?;
     let _entered = runtime.enter();
     // Before anything else: from here on a signal stops us in order.

@@ -28,4 +28,5 @@ pub mod shutdown;
 pub mod snapshot;
 mod supervisor;
 pub mod timing;
+pub mod tls;
 pub mod worker;

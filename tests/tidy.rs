@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 /// Who may use whom: `docs/architecture.md`, "Who may use whom". A module may always use itself.
 const MAY_USE: &[(&str, &str)] = &[
     ("main", "cli"),
-    ("cli", "clock config daemon election etcd logging timing"),
+    ("cli", "clock config daemon election etcd logging timing tls"),
     (
         "daemon",
-        "audit clock config control driver election etcd http kubernetes memory metrics shutdown snapshot supervisor",
+        "audit clock config control driver election etcd http kubernetes memory metrics shutdown snapshot supervisor tls",
     ),
     ("driver", "audit clock control election etcd memory metrics snapshot"),
-    ("http", "clock config control election metrics snapshot timing"),
-    ("etcd", "clock config election timing"),
+    ("http", "clock config control election metrics snapshot timing tls"),
+    ("etcd", "clock config election timing tls"),
     ("kubernetes", "clock config election metrics snapshot"),
     ("audit", "clock config control election worker"),
     ("memory", "election worker"),
@@ -25,10 +25,11 @@ const MAY_USE: &[(&str, &str)] = &[
     ("shutdown", "control supervisor"),
     ("supervisor", "clock control election snapshot"),
     ("snapshot", "clock election"),
-    ("config", "election timing"),
+    ("config", "election timing tls"),
     ("logging", "clock config"),
     ("election", "clock timing"),
     ("timing", ""),
+    ("tls", ""),
     ("worker", ""),
     ("clock", ""),
 ];
@@ -36,6 +37,7 @@ const MAY_USE: &[(&str, &str)] = &[
 /// Crates and words that only one module may know.
 const OWNED: &[(&str, &str)] = &[
     ("etcd_client", "etcd"),
+    ("p521::", "tls"),
     ("use warp", "http"),
     ("prometheus::", "metrics"),
     ("saphyr_parser::", "config"),

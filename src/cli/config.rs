@@ -2,14 +2,19 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::output::{self, Format, say};
+use crate::clock;
 use crate::config::{self, Config, Env, Overrides, Place, Problem, Report, Warning, duration_text};
 use crate::timing::EXPIRY_OVERSHOOT;
+
+/// A certificate that ends within this time is worth a warning.
+const SOON: Duration = Duration::from_hours(14 * 24);
 
 /// What to do.
 #[derive(Args, Debug)]
@@ -41,7 +46,12 @@ pub fn config(args: ConfigArgs, format: Format) -> Result<Exit, Failure> {
     };
     let overrides = Overrides { env: Env::of_process(), ..Overrides::default() };
     match config::load(Some(&file), &overrides) {
-        Ok((config, warnings)) => {
+        Ok((config, mut warnings)) => {
+            let [broken_now, soon] = config::certificates(&config, Some(&file), clock::wall().since_1970(), SOON);
+            if !broken_now.is_empty() {
+                return broken(&Report::new(broken_now), format);
+            }
+            warnings.extend(soon.into_iter().map(Warning));
             for warning in &warnings {
                 say(&format!("warning: {warning}"));
             }

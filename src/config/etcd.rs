@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::node::Scalar;
 use super::schema::{both_or_none, readable};
+use super::tls::judge;
 use super::values::{Parsed, duration, identity, quoted, text};
 use super::walk::{Section, Walk};
 use super::{EtcdConfig, EtcdTls};
@@ -89,6 +90,9 @@ fn tls(walk: &mut Walk, etcd: &Section, endpoints: &[String]) -> Option<EtcdTls>
     if plain && tls != EtcdTls::default() {
         let what = "TLS is configured, but the endpoints are http; accepted: https://host:port, or no etcd.tls";
         walk.complain(etcd.place("tls"), etcd.key("tls"), what);
+    }
+    if secure {
+        judge(walk, &section, &tls.files(), ["ca_file", "cert_file", "key_file"]);
     }
     secure.then_some(tls)
 }

@@ -77,7 +77,9 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+    /// In the order of their places.
+    #[must_use]
+    pub fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort();
         problems.dedup();
         Self { problems }

@@ -300,7 +300,9 @@ fn http_tls(walk: &mut Walk, http: &Section) -> Option<HttpTls> {
             "it needs cert_file and key_file",
         );
     }
-    Some(HttpTls { cert_file: cert_file?, key_file: key_file?, client_ca_file })
+    let tls = HttpTls { cert_file: cert_file?, key_file: key_file?, client_ca_file };
+    super::tls::judge(walk, &section, &tls.files(), ["client_ca_file", "cert_file", "key_file"]);
+    Some(tls)
 }
 
 /// An optional file that must be readable.

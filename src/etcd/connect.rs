@@ -2,18 +2,23 @@
 //! ran out. One client over several members would pick at random, remember nothing about their health, and hang on a silent
 //! one (tower's p2c balancer under tonic's `balance_channel`).
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, TlsOptions};
+use etcd_client::{Channel, Client, ConnectOptions};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::Endpoint;
 
 use super::Telemetry;
+use super::connector::Connector;
 use super::error::{Cause, Error, Kind};
 use super::session::Renewer;
-use super::tls::{Fingerprint, TlsFiles, read_file};
+use super::tls::Tls;
 use crate::clock::{self, Instant};
 use crate::config::EtcdConfig;
 
@@ -71,14 +76,6 @@ struct Health {
     silent_since: Option<Instant>,
 }
 
-struct Tls {
-    files: TlsFiles,
-    seen: Fingerprint,
-    options: TlsOptions,
-    version: u64,
-    checked: Instant,
-}
-
 /// A client and what belongs to it.
 #[derive(Clone)]
 pub(super) struct Live {
@@ -120,8 +117,7 @@ impl Pool {
             read_file(path)?;
         }
         let secure = settings.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
-        let files = secure.then(|| TlsFiles::new(settings.tls.clone().unwrap_or_default(), settings.connect_timeout));
-        let tls = files.map(|files| Tls::new(files).map(Mutex::new)).transpose()?;
+        let tls = secure.then(|| Tls::load(&settings.tls.clone().unwrap_or_default()).map(Mutex::new)).transpose()?;
         let mut rng = fastrand::Rng::with_seed(seed);
         // Daemons that start together spread over the members.
         let preferred = AtomicUsize::new(rng.usize(..settings.endpoints.len()));
@@ -156,7 +152,7 @@ impl Pool {
 
     async fn connected(&self, index: usize, operation: &'static str) -> Result<Live, Error> {
         let member = &self.members[index];
-        let (tls, tls_version) = self.tls_options();
+        let (tls, tls_version) = self.tls_config();
         let epoch = *self.epoch.borrow();
         let mut slot = member.slot.lock().await;
         if let Some(live) = slot.as_ref() {
@@ -165,29 +161,13 @@ impl Pool {
                 return Ok(live.clone());
             }
         }
-        let mut options = ConnectOptions::new()
-            .with_keep_alive(PING_EVERY, PING_LIMIT)
-            .with_keep_alive_while_idle(false)
-            .with_connect_timeout(self.settings.connect_timeout)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        // The client refuses TLS options for a plain endpoint.
-        if let Some(tls) = tls.filter(|_| member.endpoint.starts_with("https://")) {
-            options = options.with_tls(tls);
-        }
-        // Without a user in its options `connect` is lazy; with one it would authenticate here, unbounded.
-        let client = match Client::connect([&member.endpoint], Some(options)).await {
-            Ok(client) => client,
-            Err(error) => {
-                // Certificate files in the middle of a rotation: what is connected stays.
-                if let Some(live) = slot.as_ref().filter(|live| live.epoch == epoch) {
-                    tracing::debug!(%error, "keeping the old connection");
-                    return Ok(live.clone());
-                }
-                let endpoint = member.endpoint.clone();
-                return Err(Error::Request { operation, endpoint, source: error.into() });
-            }
-        };
+        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+        let channel = self.channel(&member.endpoint, tls)?;
+        // Connects nothing yet. With a user in its options it would authenticate here, unbounded.
+        let client = Client::from_channel(channel, Some(options)).await.map_err(|error| {
+            let endpoint = member.endpoint.clone();
+            Error::Request { operation, endpoint, source: error.into() }
+        })?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let live = Live { client, serial, epoch, tls_version, retired: Arc::default(), login: Arc::default() };
         *slot = Some(live.clone());
@@ -293,56 +273,46 @@ impl Pool {
         by.mul_f64(0.5 + lock(&self.rng).f64())
     }
 
-    fn tls_options(&self) -> (Option<TlsOptions>, u64) {
+    fn tls_config(&self) -> (Option<Arc<ClientConfig>>, u64) {
         let Some(tls) = &self.tls else { return (None, 0) };
-        let mut tls = lock(tls);
-        if clock::now().since(tls.checked) >= TLS_CHECK_EVERY {
-            tls.check();
-        }
-        (Some(tls.options.clone()), tls.version)
+        let (config, version) = lock(tls).current(TLS_CHECK_EVERY);
+        (Some(config), version)
     }
 
     fn tls_check_soon(&self) {
         if let Some(tls) = &self.tls {
-            let mut tls = lock(tls);
-            if clock::now().since(tls.checked) >= TLS_CHECK_SOON {
-                tls.check();
-            }
+            lock(tls).current(TLS_CHECK_SOON);
         }
     }
-}
 
-impl Tls {
-    fn new(files: TlsFiles) -> Result<Self, Error> {
-        // Looked at before reading: a change in between is noticed next time.
-        let seen = files.fingerprint();
-        let options = files.load()?;
-        Ok(Self { files, seen, options, version: 0, checked: clock::now() })
+    /// A channel to one member, connected when it is first used.
+    fn channel(&self, url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Channel, Error> {
+        let wrong = |what: String| Error::Settings { what };
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| wrong(format!("{url}: {e}")))?;
+        let endpoint =
+            endpoint.keep_alive_while_idle(false).http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_LIMIT);
+        let tls = match tls.filter(|_| url.starts_with("https://")) {
+            Some(config) => Some((config, self.server_name(&endpoint)?)),
+            None => None,
+        };
+        let connector = Connector::new(tls, self.settings.connect_timeout);
+        Ok(Channel::Tonic(endpoint.connect_with_connector_lazy(connector)))
     }
 
-    /// Reads changed files. Files that cannot be read leave things as they are, and are tried again: a rotation may be half done.
-    fn check(&mut self) {
-        self.checked = clock::now();
-        let seen = self.files.fingerprint();
-        if seen == self.seen {
-            return;
-        }
-        match self.files.load() {
-            Ok(options) => {
-                tracing::info!("the TLS files for etcd changed: connecting anew");
-                (self.seen, self.options, self.version) = (seen, options, self.version + 1);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the TLS files for etcd changed, and cannot be read: keeping the old ones");
-            }
-        }
+    /// The name that the member's certificate must have.
+    fn server_name(&self, endpoint: &Endpoint) -> Result<ServerName<'static>, Error> {
+        let configured = self.settings.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let host = endpoint.uri().host().unwrap_or_default();
+        let name = configured.unwrap_or_else(|| host.trim_start_matches('[').trim_end_matches(']'));
+        let what = || format!("`{name}` cannot stand in a certificate; accepted: etcd.tls.server_name");
+        ServerName::try_from(name.to_owned()).map_err(|_| Error::Settings { what: what() })
     }
 }
 
 async fn authenticate(
     client: &mut Client,
     user: String,
-    path: &std::path::Path,
+    path: &Path,
     endpoint: &str,
     limit: Duration,
 ) -> Result<(), Error> {
@@ -363,4 +333,17 @@ async fn authenticate(
 /// Locks; a panic elsewhere leaves these values usable, since each is written in one step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// No password file is larger; a mistaken path (a device, a log) is refused unread.
+const FILE_LIMIT: u64 = 1024 * 1024;
+
+/// Reads a small file.
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    let file = |source| Error::File { path: path.to_owned(), source };
+    let length = std::fs::metadata(path).map_err(file)?.len();
+    if length > FILE_LIMIT {
+        return Err(file(std::io::Error::other("larger than 1 MiB")));
+    }
+    std::fs::read(path).map_err(file)
 }

@@ -3,7 +3,7 @@
 //! Each method answers one of the core's outputs with exactly one input, within bounded time. Nothing here retries beyond one
 //! call, remembers what it read, or knows a role. No type of the client library leaves this module.
 //!
-//! * `connect` one client per member, tokens, certificates · `hedge` how a call is tried, and what a failed write proves
+//! * `connect` one client per member, tokens · `connector`, `tls` how a connection is made · `hedge` how a call is tried, and what a failed write proves
 //! * `session` the lease · `look` reading an election · `campaign` the transactions · `history` the audit in etcd
 //! * `watch` one stream for all elections · `doctor` questions of people
 //! * `keys`, `codec` where things are, and how they are written
@@ -23,6 +23,7 @@ mod campaign;
 #[doc(hidden)]
 pub mod codec;
 mod connect;
+mod connector;
 mod doctor;
 mod error;
 mod hedge;

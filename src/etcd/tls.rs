@@ -1,74 +1,67 @@
-//! TLS towards etcd, from files that may be rotated under us. The client bakes certificates in when it connects, so a change
-//! means new clients.
+//! TLS towards etcd, from files that may be rotated under us. A connection keeps what it was made with, so a change means new
+//! connections.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use etcd_client::{Certificate, Identity, TlsOptions};
+use tokio_rustls::rustls::ClientConfig;
 
+use super::connector::ALPN;
 use super::error::Error;
+use crate::clock::{self, Instant};
 use crate::config::EtcdTls;
+use crate::tls::{Material, Rotating, Side};
 
-/// No certificate or password file is larger; a mistaken path (a device, a log) is refused unread.
-const FILE_LIMIT: u64 = 1024 * 1024;
+/// A certificate that ends within this time is told of when it is read.
+const SOON: Duration = Duration::from_hours(24);
 
-/// Where distributions keep the system's authorities, for a configuration that names none.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// What the files looked like when they were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<Option<(SystemTime, u64)>>);
-
-/// The files of one configuration.
-#[derive(Clone, Debug)]
-pub(super) struct TlsFiles {
-    config: EtcdTls,
-    handshake: Duration,
+/// The files as last read, and what connections are made of.
+pub(super) struct Tls {
+    files: Rotating,
+    config: Arc<ClientConfig>,
+    version: u64,
+    checked: Instant,
 }
 
-impl TlsFiles {
-    pub(super) fn new(config: EtcdTls, handshake: Duration) -> Self {
-        Self { config, handshake }
+impl Tls {
+    pub(super) fn load(config: &EtcdTls) -> Result<Self, Error> {
+        let wrong = |what: String| Error::Settings { what };
+        let (files, material) = Rotating::load(config.files()).map_err(|e| wrong(e.to_string()))?;
+        let config = material.client(ALPN).map_err(|e| wrong(e.to_string()))?;
+        complain(&material);
+        Ok(Self { files, config: Arc::new(config), version: 0, checked: clock::now() })
     }
 
-    /// Length and modification time of every file: cheap, and enough to notice a rotation.
-    pub(super) fn fingerprint(&self) -> Fingerprint {
-        let EtcdTls { ca_file, cert_file, key_file, .. } = &self.config;
-        let look = |path: &PathBuf| std::fs::metadata(path).ok().and_then(|m| Some((m.modified().ok()?, m.len())));
-        Fingerprint([ca_file, cert_file, key_file].into_iter().flatten().map(look).collect())
+    /// What a connection that is made now is made of, and its number. Files are read again after `every`.
+    pub(super) fn current(&mut self, every: Duration) -> (Arc<ClientConfig>, u64) {
+        if clock::now().since(self.checked) >= every {
+            self.check();
+        }
+        (Arc::clone(&self.config), self.version)
     }
 
-    /// Reads the files.
-    pub(super) fn load(&self) -> Result<TlsOptions, Error> {
-        // tonic's handshake timeout is the only bound on a handshake with a silent peer: `connect_timeout` ends with TCP.
-        let mut options = TlsOptions::new().timeout(self.handshake);
-        if let Some(path) = &self.config.ca_file {
-            options = options.ca_certificate(Certificate::from_pem(read_file(path)?));
-        } else {
-            let bundle = SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
-            options = options.ca_certificates(bundle.map(Certificate::from_pem));
+    /// Files of no use leave things as they are: a rotation may be half done, and then their content changes once more.
+    fn check(&mut self) {
+        self.checked = clock::now();
+        let Some(changed) = self.files.changed() else { return };
+        let made = changed.map_err(|e| e.to_string()).and_then(|material| {
+            complain(&material);
+            material.client(ALPN).map_err(|e| e.to_string())
+        });
+        match made {
+            Ok(config) => {
+                tracing::info!("the TLS files for etcd changed: connecting anew");
+                (self.config, self.version) = (Arc::new(config), self.version + 1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the TLS files for etcd changed, and are of no use: keeping the old ones");
+            }
         }
-        if let (Some(cert), Some(key)) = (&self.config.cert_file, &self.config.key_file) {
-            options = options.identity(Identity::from_pem(read_file(cert)?, read_file(key)?));
-        }
-        if let Some(name) = &self.config.server_name {
-            options = options.domain_name(name.clone());
-        }
-        Ok(options)
     }
 }
 
-/// Reads a small file.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let file = |source| Error::File { path: path.to_owned(), source };
-    let length = std::fs::metadata(path).map_err(file)?.len();
-    if length > FILE_LIMIT {
-        return Err(file(std::io::Error::other("larger than 1 MiB")));
+fn complain(material: &Material) {
+    for complaint in material.complaints(Side::Client, clock::wall().since_1970(), SOON) {
+        tracing::warn!(error = %complaint.problem, "a certificate for etcd");
     }
-    std::fs::read(path).map_err(file)
 }

@@ -121,11 +121,13 @@ fn the_effective_configuration_loads_to_itself() {
     let secret = dir.path().join("secret");
     fs::write(&secret, "x\n").expect("the file");
     let s = secret.display();
+    let tls = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let [ca, cert, key] = ["ca.crt", "client.crt", "client.key"].map(|name| tls.join(name).display().to_string());
     let yaml = format!(
         "id: a$$b\nelections: [{{name: a, priority: -3}}, {{name: b, observe: true}}]\n\
-         etcd: {{endpoints: ['https://h:1'], username: '5', password_file: {s}, tls: {{ca_file: {s}, cert_file: {s}, key_file: {s}, server_name: x}}}}\n\
+         etcd: {{endpoints: ['https://h:1'], username: '5', password_file: {s}, tls: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}, server_name: x}}}}\n\
          session: {{ttl: 5s, drift: 0.07%, promise: 1500ms}}\n\
-         http: {{public: 127.0.0.1:0, control: ['0.0.0.0:5', 'unix:/x'], admin_token_file: {s}, advertise_url: 'http://h/$$', tls: {{cert_file: {s}, key_file: {s}, client_ca_file: {s}}}}}\n\
+         http: {{public: 127.0.0.1:0, control: ['0.0.0.0:5', 'unix:/x'], admin_token_file: {s}, advertise_url: 'http://h/$$', tls: {{cert_file: {cert}, key_file: {key}, client_ca_file: {ca}}}}}\n\
          audit: {{file: {s}, rotate_bytes: 5000B, keep: 0}}\nstate_dir: {}\ngeneration_source: revision\nlog: {{format: json, level: trace}}\n",
         dir.path().display()
     );

@@ -36,5 +36,6 @@ mod support;
 mod targets;
 #[path = "../tidy.rs"]
 mod tidy;
+mod tls;
 mod transcripts;
 mod unknown;

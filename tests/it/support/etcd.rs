@@ -37,6 +37,8 @@ pub struct EtcdBuilder {
     series: String,
     members: usize,
     tls: bool,
+    /// Instead of certificates that are made for it.
+    files: Option<Certs>,
     client_auth: bool,
     args: Vec<String>,
 }
@@ -60,7 +62,7 @@ impl Etcd {
     /// Everything else: TLS, further flags.
     pub fn builder() -> EtcdBuilder {
         let series = std::env::var("TENURE_TEST_ETCD").unwrap_or_else(|_| "3.7".to_owned());
-        EtcdBuilder { series, members: 1, tls: false, client_auth: true, args: Vec::new() }
+        EtcdBuilder { series, members: 1, tls: false, files: None, client_auth: true, args: Vec::new() }
     }
 
     /// The URL of the first member.
@@ -84,6 +86,11 @@ impl Etcd {
     /// The files for a TLS client, if this one was started with TLS.
     pub fn certs(&self) -> Option<&Certs> {
         self.common.tls.as_ref()
+    }
+
+    /// What etcd made for itself with [`EtcdBuilder::auto_tls`].
+    pub fn auto_certificate(&self) -> PathBuf {
+        self.members[0].data_dir.join("fixtures/client/cert.pem")
     }
 
     /// Freezes every member, see [`Member::pause`].
@@ -289,6 +296,20 @@ impl EtcdBuilder {
         self
     }
 
+    /// As [`EtcdBuilder::tls`], with these files.
+    #[must_use]
+    pub fn tls_files(mut self, files: Certs) -> Self {
+        (self.tls, self.files) = (true, Some(files));
+        self
+    }
+
+    /// etcd makes its own certificate, of [`Etcd::auto_certificate`], and asks clients for none.
+    #[must_use]
+    pub fn auto_tls(mut self) -> Self {
+        self.tls = true;
+        self.arg("--auto-tls")
+    }
+
     /// One more flag for every member: `--quota-backend-bytes=1000000`.
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
@@ -313,7 +334,9 @@ impl EtcdBuilder {
     fn build(&self) -> Etcd {
         let bin = bin_dir(&self.series);
         let (logs, dir) = (Logs::new("etcd"), scratch("tenure-etcd"));
-        let tls = self.tls.then(|| Certs::make(dir.path(), "tenure-test"));
+        let auto = self.args.iter().any(|arg| arg == "--auto-tls");
+        let make = || self.files.clone().unwrap_or_else(|| Certs::make(dir.path(), "tenure-test"));
+        let tls = (self.tls && !auto).then(make);
         let ports = |_| Ports { client: free_port(), peer: free_port(), status: free_port() };
         let members: Vec<Member> =
             (0..self.members).map(|index| Member::new(index, ports(index), dir.path(), self.tls)).collect();

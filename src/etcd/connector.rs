@@ -1,0 +1,69 @@
+//! One connection to one member: TCP, and TLS where the endpoint asks for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::codegen::http::Uri;
+use tower_service::Service;
+
+/// gRPC is HTTP/2, and a server that does not choose it by ALPN speaks something else.
+pub(super) const ALPN: &[u8] = b"h2";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes in both directions.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes connections.
+#[derive(Clone)]
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    handshake: Duration,
+}
+
+impl Connector {
+    /// `limit` is that of TCP, for all addresses of a name together, and once more that of the handshake of TLS.
+    pub(super) fn new(tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, limit: Duration) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(limit));
+        let tls = tls.map(|(config, name)| (TlsConnector::from(config), name));
+        Self { tcp, tls, handshake: limit }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Box<dyn Stream>>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, tls, limit) = (self.tcp.call(uri), self.tls.clone(), self.handshake);
+        Box::pin(async move {
+            let tcp = connecting.await?.into_inner();
+            let Some((connector, name)) = tls else { return Ok(TokioIo::new(Box::new(tcp) as Box<dyn Stream>)) };
+            let stream = timeout(limit, connector.connect(name, tcp)).await.map_err(|_| "TLS handshake timeout")??;
+            if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+                return Err("it speaks TLS, but not HTTP/2, so it is no etcd".into());
+            }
+            Ok(TokioIo::new(Box::new(stream) as Box<dyn Stream>))
+        })
+    }
+}
