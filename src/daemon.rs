@@ -27,6 +27,7 @@ use crate::election::role::Role;
 use crate::election::{Core, Settings};
 use crate::etcd::{self, Etcd, Identity, Telemetry};
 use crate::http::{self, About, Addresses, BindError, Service};
+use crate::logging;
 use crate::memory::{self, Memory};
 use crate::metrics::Metrics;
 use crate::shutdown::Signals;
@@ -343,6 +344,7 @@ struct WholeOrNothing;
 impl Drop for WholeOrNothing {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            logging::flush();
             std::process::abort();
         }
     }

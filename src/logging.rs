@@ -1,5 +1,10 @@
 //! The log: lines on standard error, in the form and at the level of the configuration.
+//!
+//! Whoever logs never waits: `writer` has the queue, and the thread that writes.
 
+mod writer;
+
+use std::backtrace::BacktraceStatus;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -19,9 +24,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::clock;
 use crate::config::{Env, LogConfig, LogFormat, LogLevel};
 
+pub use writer::{dropped, flush};
+
 /// Starts the log of this process. A second call changes nothing.
-pub fn init(log: LogConfig) {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_timer(Time);
+///
+/// # Errors
+/// When no thread can be had.
+pub fn init(log: LogConfig) -> io::Result<Log> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer::start()?).with_timer(Time);
     let lines = match log.format {
         LogFormat::Json => lines.event_format(JsonLines).boxed(),
         LogFormat::Text => {
@@ -31,6 +41,30 @@ pub fn init(log: LogConfig) {
     };
     // Only fails where a log runs already, as in tests that share a process.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets(log.level))).try_init();
+    std::panic::set_hook(Box::new(panicked));
+    Ok(Log)
+}
+
+/// The running log. What waits for it is written when this is dropped, as far as [`flush`] goes.
+#[derive(Debug)]
+pub struct Log;
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// A panic is a line of the log like any other. The standard library's own message would wait for whoever reads, and a
+/// daemon that hangs there neither leads nor ends.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let what = panic.payload_as_str().unwrap_or("no words");
+    // Only where RUST_BACKTRACE asks for it.
+    let trace = std::backtrace::Backtrace::capture();
+    let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+    tracing::error!("thread '{}' panicked at {at}: {what}{trace}", thread.name().unwrap_or("unnamed"));
 }
 
 /// What is written of whose events.

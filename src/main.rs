@@ -15,7 +15,13 @@ fn main() -> ExitCode {
         Ok(prepared) => prepared,
         Err(exit) => return exit.into(),
     };
-    logging::init(config.log);
+    let _written_at_the_end = match logging::init(config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            cli::say(&format!("cannot start: {error}"));
+            return cli::Exit::Failed.into();
+        }
+    };
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -226,6 +226,8 @@ impl Metrics {
     }
 
     fn judge(&self, reader: &Reader, at: Reading) {
+        let log_dropped = &self.0.families.log_dropped;
+        log_dropped.inc_by(crate::logging::dropped().saturating_sub(log_dropped.get()));
         let snapshot = reader.load();
         self.published(&snapshot, at.now);
         self.0.families.session_ttl.set(snapshot.session.map_or(self.0.ttl, |s| s.ttl).as_secs_f64());

@@ -1,20 +1,40 @@
-//! Signals to stop: the first drains, the second aborts.
+//! Signals to stop: the first drains, the second aborts. All others that would end a process end nothing.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::control::Control;
-use crate::supervisor;
+use crate::{logging, supervisor};
 
 /// Exit code of an abort by a second signal.
 const ABORTED: i32 = 1;
+
+/// Signals whose default is to end the process and that mean nothing to us: a timer, a pipe or a limit of the process, a
+/// power supply, an operator who takes us for another daemon. Each is handled, not ignored: what is ignored would be so in
+/// the programs that we start, too.
+///
+/// Those of a fault in the program itself (`SIGSEGV`, `SIGABRT`, …) end it, as they must.
+const MEANINGLESS: &[i32] = &[
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
 
 /// The signals that we heed, from the moment this is made.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
     hang_up: Signal,
 }
 
@@ -24,9 +44,14 @@ impl Signals {
     /// # Errors
     /// When the operating system refuses.
     pub fn install() -> io::Result<Self> {
+        for number in MEANINGLESS.iter().copied().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+            // The handler stays for good, whoever listens.
+            drop(signal(SignalKind::from_raw(number))?);
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
         })
     }
@@ -42,9 +67,11 @@ impl Signals {
                 }
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
+                _ = self.quit.recv() => {}
             }
             if std::mem::replace(&mut stopping, true) {
                 tracing::warn!("a second signal: aborting; the lease ends by its TTL");
+                logging::flush();
                 #[allow(clippy::disallowed_methods, reason = "an abort is what the second signal asks for")]
                 std::process::exit(ABORTED);
             }

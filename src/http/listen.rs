@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::config::{HttpConfig, Listen};
 
 /// Owner and group: whoever may open the socket may use the verbs.
 const SOCKET_MODE: u32 = 0o660;
+/// Of a directory that we make for it: the same people reach it, and nobody else.
+const DIRECTORY_MODE: u32 = 0o750;
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 1024;
 /// How long whoever holds a socket file has to take a connection before we believe that somebody does.
@@ -167,7 +169,7 @@ fn is_loopback(address: SocketAddr) -> bool {
 }
 
 async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    make_directory(path)?;
+    let made = make_directory(path)?;
     remove_stale(path).await?;
     let socket = UnixSocket::new_stream()?;
     // Linux makes the file with the socket's own mode (less the umask), so that there is no moment at which others may open
@@ -177,14 +179,23 @@ async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let meta = fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) };
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    if let Some(dir) = made {
+        // Of the socket's group, where that of new directories is another, as below one with the setgid bit.
+        std::os::unix::fs::chown(dir, None, Some(meta.gid()))?;
+    }
     Ok((socket.listen(BACKLOG)?, file))
 }
 
-/// Makes the directory of a socket, one level of it: `/run/tenure` is gone after every boot.
-fn make_directory(path: &Path) -> io::Result<()> {
-    let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) else { return Ok(()) };
-    fs::create_dir(dir)
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot make its directory {}: {e}", dir.display())))
+/// Makes the directory of a socket, one level of it: `/run/tenure` is gone after every boot. The one that was made, if any.
+fn make_directory(path: &Path) -> io::Result<Option<&Path>> {
+    let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) else { return Ok(None) };
+    // It is never open to more people than at last; the second call gives back what the umask took.
+    fs::DirBuilder::new()
+        .mode(DIRECTORY_MODE)
+        .create(dir)
+        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(DIRECTORY_MODE)))
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot make its directory {}: {e}", dir.display())))?;
+    Ok(Some(dir))
 }
 
 /// Removes a socket file that nobody answers on: a crash leaves one.

@@ -70,6 +70,7 @@ pub struct Families {
     pub http_requests: IntCounterVec,
     pub http_seconds: HistogramVec,
     pub audit_dropped: IntCounter,
+    pub log_dropped: IntCounter,
 }
 
 /// Registers families, each under a name that no other has.
@@ -160,6 +161,7 @@ impl Families {
             http_requests: m.counters("http_requests_total", &["route", "method", "code"], "HTTP requests answered."),
             http_seconds: m.histograms("http_request_seconds", "route", "How long HTTP requests took to answer, long polls included."),
             audit_dropped: m.counter("audit_dropped_total", "Audit lines that could not be written."),
+            log_dropped: m.counter("log_dropped_total", "Lines of the log that standard error did not take."),
             registry: registry.clone(),
         }
         .with_causes()

@@ -33,6 +33,7 @@ const FAMILIES: &[&str] = &[
     "http_requests_total",
     "http_request_seconds",
     "audit_dropped_total",
+    "log_dropped_total",
 ];
 
 #[tokio::test]

@@ -40,6 +40,7 @@ pub struct DaemonBuilder {
     elections: Vec<String>,
     config: Value,
     env: Vec<(String, String)>,
+    shell: Option<String>,
     dir: TempDir,
 }
 
@@ -60,7 +61,14 @@ impl Daemon {
             "session": {"ttl": "5s"},
             "http": {"public": "127.0.0.1:0", "control": format!("unix:{}", dir.path().join("control.sock").display())},
         });
-        DaemonBuilder { id: id.to_owned(), elections: vec!["orders".to_owned()], config, env: Vec::new(), dir }
+        DaemonBuilder {
+            id: id.to_owned(),
+            elections: vec!["orders".to_owned()],
+            config,
+            env: Vec::new(),
+            shell: None,
+            dir,
+        }
     }
 
     pub fn id(&self) -> &str {
@@ -248,6 +256,13 @@ impl DaemonBuilder {
         self
     }
 
+    /// A line of shell that becomes the daemon: `umask 077; exec "$@"`.
+    #[must_use]
+    pub fn shell(mut self, line: impl Into<String>) -> Self {
+        self.shell = Some(line.into());
+        self
+    }
+
     /// Any part of a config file, laid over what is there.
     #[must_use]
     pub fn yaml(mut self, text: &str) -> Self {
@@ -265,7 +280,10 @@ impl DaemonBuilder {
         let text = serde_yaml::to_string(&self.config).expect("a JSON tree is YAML");
         std::fs::write(&config, text).expect("the directory is ours");
         let logs = Logs::new(&format!("tenure-{}", self.id));
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(if self.shell.is_some() { "sh" } else { BINARY });
+        if let Some(line) = &self.shell {
+            command.args(["-c", line, "sh", BINARY]);
+        }
         command.args(["run", "-c"]).arg(&config).arg("--ready-file").arg(&ready);
         command.envs(self.env);
         command.stdin(Stdio::null()).stdout(logs.append("out")).stderr(logs.append("err"));
