@@ -11,7 +11,7 @@ use crate::election::ids::{ElectionIndex, Generation, Revision};
 use crate::election::record::{GenerationRecord, QueueEntry};
 use crate::snapshot::LeaderView;
 
-/// How many requests may wait for the driver; one more is answered `unavailable`.
+/// How many requests may wait for the driver; one more is answered `busy`.
 pub const QUEUE: usize = 256;
 
 /// A request to the driver, with where to send its answer.
@@ -34,7 +34,7 @@ pub enum Request {
 }
 
 /// The part of a list that is asked for, newest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Page {
     /// At most so many entries: 1 to 1,000.
     pub limit: usize,
@@ -85,9 +85,12 @@ pub enum ControlError {
     /// This daemon does not lead the election.
     #[error("this daemon does not lead")]
     NotLeader,
-    /// etcd did not answer, refused, or the daemon is too busy or stopping. Nothing was changed.
+    /// etcd did not answer, refused, or the daemon is stopping. Nothing was changed.
     #[error("{0}")]
     Unavailable(String),
+    /// Too many wait already. Nothing was changed.
+    #[error("the daemon is busy")]
+    Busy,
     /// The change may have been committed or not.
     #[error("the outcome is unknown: {0}")]
     OutcomeUnknown(String),
@@ -228,8 +231,10 @@ impl Control {
         unanswered: ControlError,
     ) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
-        let busy = |_| ControlError::Unavailable("the daemon is busy or stopping".to_owned());
-        self.requests.try_send(make(reply)).map_err(busy)?;
+        self.requests.try_send(make(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ControlError::Busy,
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
         answer.await.map_err(|_| unanswered)
     }
 }

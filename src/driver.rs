@@ -3,6 +3,7 @@
 //! It never waits for etcd: each request is a bounded task that comes back as an input. What readers see is published
 //! before anything that follows from it.
 
+mod questions;
 mod requests;
 mod view;
 
@@ -24,6 +25,7 @@ use crate::etcd::{Etcd, Stamp, Watcher};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::snapshot::{ElectionView, LeaderView, Publisher, SessionView, Snapshot};
+use questions::Questions;
 
 /// Events that may wait for the loop. Tasks and the watch wait for room; nothing is dropped.
 const EVENTS: usize = 1024;
@@ -75,7 +77,9 @@ pub struct Driver {
     sender: mpsc::Sender<Input>,
     watcher: Watcher,
     tasks: JoinSet<()>,
-    questions: JoinSet<()>,
+    questions: Questions,
+    /// What nobody waits for.
+    chores: JoinSet<()>,
     resigning: BTreeMap<Ticket, (ElectionIndex, Resigned)>,
     tickets: u64,
     hlc: HlcClock,
@@ -103,7 +107,8 @@ impl Driver {
             offset_ms: clock::reading().offset_ms,
             offset_sent_ms: clock::reading().offset_ms,
             tasks: JoinSet::new(),
-            questions: JoinSet::new(),
+            questions: Questions::new(parts.etcd.clone()),
+            chores: JoinSet::new(),
             resigning: BTreeMap::new(),
             tickets: 0,
             etcd_seen: None,
@@ -131,8 +136,9 @@ impl Driver {
             tokio::select! {
                 Some(input) = self.inputs.recv() => self.handle(input),
                 Some(request) = self.parts.requests.recv() => self.request(request),
-                Some(done) = self.tasks.join_next() => propagate(done),
-                Some(done) = self.questions.join_next() => propagate(done),
+                Some(done) = self.tasks.join_next() => drop(propagate(done)),
+                Some(done) = self.questions.ended() => self.questions.go_on(done),
+                Some(done) = self.chores.join_next() => drop(propagate(done)),
                 () = tokio::time::sleep(due) => {
                     self.parts.metrics.loop_lag(clock::now().since(now + due));
                     self.handle(Input::Tick);
@@ -347,7 +353,7 @@ impl Driver {
     fn trim(&mut self, election: ElectionIndex) {
         let Some(key) = self.parts.core.standing(election).key.cloned() else { return };
         let (etcd, keep) = (self.parts.etcd.clone(), self.parts.history_limit);
-        self.questions.spawn(async move {
+        self.chores.spawn(async move {
             if let Err(e) = etcd.trim_history(election, &key, keep).await {
                 tracing::debug!("history was not trimmed: {e}");
             }
@@ -384,12 +390,12 @@ impl Driver {
     }
 }
 
-/// A panic in a task ends the loop, and with it the process.
-fn propagate(done: Result<(), JoinError>) {
-    if let Err(e) = done
-        && e.is_panic()
-    {
-        std::panic::resume_unwind(e.into_panic());
+/// A panic in a task ends the loop, and with it the process. `None` for a task that was called off.
+fn propagate<T>(done: Result<T, JoinError>) -> Option<T> {
+    match done {
+        Ok(done) => Some(done),
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(_) => None,
     }
 }
 

@@ -1,13 +1,10 @@
 //! What HTTP and signals ask of the driver.
 
-use tokio::sync::oneshot;
-
+use super::questions::{Caller, Subject};
 use super::{Driver, STOP_REQUESTS};
 use crate::clock;
-use crate::control::{ControlError, Current, HistoryRecord, Page, Request};
+use crate::control::{ControlError, Request};
 use crate::election::event::{Command, Input, Reply, Ticket};
-use crate::election::ids::{ElectionIndex, Generation};
-use crate::election::record::View;
 use crate::snapshot::LeaderView;
 
 impl Driver {
@@ -27,9 +24,13 @@ impl Driver {
                 self.handle(Input::Command(Command::Drained { election }));
                 let _ = reply.send(());
             }
-            Request::Inquire(election, reply) => self.ask(election, reply, |view| current(&view)),
-            Request::Candidates(election, reply) => self.ask(election, reply, |view| view.queue),
-            Request::History(election, page, reply) => self.history(election, page, reply),
+            Request::Inquire(election, reply) => self.questions.ask(Subject::Queue(election), Caller::Inquire(reply)),
+            Request::Candidates(election, reply) => {
+                self.questions.ask(Subject::Queue(election), Caller::Candidates(reply));
+            }
+            Request::History(election, page, reply) => {
+                self.questions.ask(Subject::History(election, page), Caller::History(reply));
+            }
             Request::Shutdown => {
                 let deadline = clock::now() + self.parts.promise + self.parts.request_timeout * STOP_REQUESTS;
                 self.handle(Input::Command(Command::Shutdown { deadline }));
@@ -37,34 +38,6 @@ impl Driver {
         }
     }
 
-    fn ask<T: Send + 'static>(
-        &mut self,
-        election: ElectionIndex,
-        reply: oneshot::Sender<Result<T, ControlError>>,
-        pick: impl FnOnce(View) -> T + Send + 'static,
-    ) {
-        let etcd = self.parts.etcd.clone();
-        self.questions.spawn(async move {
-            let answer = etcd.read(election).await.map(pick).map_err(|e| ControlError::Unavailable(e.to_string()));
-            let _ = reply.send(answer);
-        });
-    }
-
-    fn history(
-        &mut self,
-        election: ElectionIndex,
-        page: Page,
-        reply: oneshot::Sender<Result<Vec<HistoryRecord>, ControlError>>,
-    ) {
-        let etcd = self.parts.etcd.clone();
-        self.questions.spawn(async move {
-            let records = etcd.history(election, page.limit as u64, page.before).await;
-            let answer = records
-                .map(|l| l.into_iter().map(|(record, revision)| HistoryRecord { record, revision }).collect())
-                .map_err(|e| ControlError::Unavailable(e.to_string()));
-            let _ = reply.send(answer);
-        });
-    }
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Reply) {
         let Some((election, caller)) = self.resigning.remove(&ticket) else { return };
         let answer = match reply {
@@ -84,22 +57,5 @@ impl Driver {
         };
         // A caller that went away does not want to know.
         let _ = caller.send(answer);
-    }
-}
-
-fn current(view: &View) -> Current {
-    let record = view.generation.value();
-    let head = view.queue.first();
-    let holder = record.and_then(|r| r.holder.as_ref());
-    let lives = head.zip(holder).is_some_and(|(head, holder)| head.key == holder.key);
-    Current {
-        generation: record.map_or(Generation(0), |r| r.generation),
-        leader: record.zip(holder).filter(|_| lives).map(|(record, holder)| LeaderView {
-            id: holder.id.clone(),
-            url: holder.url.clone(),
-            generation: record.generation,
-            elected_at: record.elected_at,
-        }),
-        foreign: head.is_some_and(|h| h.candidate.is_none()),
     }
 }

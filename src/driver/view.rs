@@ -59,5 +59,6 @@ pub(super) fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note)
         candidates: standing.queued,
         observed_revision: standing.revision,
         last_update: note.last_update,
+        version: 0,
     }
 }

@@ -125,12 +125,27 @@ impl Call {
     /// Puts a question to etcd, within the request's time.
     ///
     /// # Errors
-    /// 503 `unavailable` without an answer.
+    /// 503 `unavailable` without an answer, 503 `busy` where too many wait already, or the seat is wanted.
     pub async fn question<T>(&self, asked: impl Future<Output = Result<T, ControlError>>) -> Result<T, Problem> {
-        timeout_at(self.deadline, asked).await.map_or_else(
-            |_| Err(Problem::unavailable("etcd did not answer in time")),
-            |answer| answer.map_err(Problem::from),
-        )
+        let _leave = match &self.seat {
+            Some(seat) => Some(seat.ask().ok_or_else(Problem::busy)?),
+            None => None,
+        };
+        tokio::select! {
+            answer = timeout_at(self.deadline, asked) => answer.map_or_else(
+                |_| Err(Problem::unavailable("etcd did not answer in time")),
+                |answer| answer.map_err(Problem::from),
+            ),
+            () = self.hurried() => Err(Problem::busy()),
+        }
+    }
+
+    /// Ready when a poll or a question must end for somebody else's sake.
+    pub async fn hurried(&self) {
+        match &self.seat {
+            Some(seat) => seat.asked_to_hurry().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Carries out a verb, until `deadline`.

@@ -40,6 +40,8 @@ codes! {
     TooLarge => "too_large",
     /// etcd did not answer, or not in time; nothing was changed.
     Unavailable => "unavailable",
+    /// Too many wait for etcd already, or the house is full.
+    Busy => "busy",
     /// The change may have been committed or not.
     OutcomeUnknown => "outcome_unknown",
     /// This daemon does not lead.

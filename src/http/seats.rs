@@ -1,10 +1,11 @@
 //! How many connections one listener holds, and who leaves when the house is full.
 //!
 //! A connection waits for its client most of the time. So that many idle or slow clients cannot shut the probes out, a new
-//! connection that finds no seat takes that of whoever has kept us waiting longest.
+//! connection that finds no seat takes that of whoever has kept us waiting longest. Questions to etcd hold at most half of
+//! the seats, however silent etcd is.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub enum Doing {
     Serving,
     /// A long poll: it may be ended early, with an answer.
     Polling,
+    /// Waiting for etcd on behalf of the client: likewise.
+    Asking,
 }
 
 /// The seats of one listener.
@@ -39,12 +42,16 @@ pub struct Seats {
     next: AtomicU64,
     /// Connections that were accepted and wait for a seat.
     queueing: AtomicUsize,
+    /// Those that wait for etcd.
+    asking: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Place {
     doing: AtomicU8,
     since: AtomicU64,
+    /// The client sends no more: it has gone, or only waits for its answer.
+    quiet: AtomicBool,
     /// Ends the connection.
     leave: Notify,
     /// Ends a long poll, with an answer.
@@ -70,6 +77,7 @@ impl Seats {
             taken: Mutex::default(),
             next: AtomicU64::new(0),
             queueing: AtomicUsize::new(0),
+            asking: AtomicUsize::new(0),
         })
     }
 
@@ -90,6 +98,7 @@ impl Seats {
         let place = Arc::new(Place {
             doing: AtomicU8::new(Doing::Waiting as u8),
             since: AtomicU64::new(clock::now().as_nanos()),
+            quiet: AtomicBool::new(false),
             leave: Notify::new(),
             hurry: Notify::new(),
         });
@@ -103,20 +112,23 @@ impl Seats {
         self.queueing.load(Ordering::Relaxed) > 0
     }
 
-    /// Frees the seat of whoever has kept us waiting longest; failing that, ends the oldest poll.
+    /// Frees the seat of whoever has kept us waiting longest; failing that, ends the oldest poll or question, of those first
+    /// whose clients may have gone.
     pub fn send_someone_away(&self) {
         let taken = self.locked();
-        let oldest = |doing: Doing| {
-            taken
-                .values()
-                .filter(|p| p.doing.load(Ordering::Relaxed) == doing as u8)
-                .map(|p| (p.since.load(Ordering::Relaxed), p))
-                .min_by_key(|(since, _)| *since)
-                .map(|(_, place)| place)
+        let oldest = |all: &[Doing], quiet: bool| {
+            let fits = |p: &&Arc<Place>| {
+                let doing = p.doing.load(Ordering::Relaxed);
+                all.iter().any(|d| *d as u8 == doing) && (!quiet || p.quiet.load(Ordering::Relaxed))
+            };
+            taken.values().filter(fits).min_by_key(|p| p.since.load(Ordering::Relaxed))
         };
-        if let Some(place) = oldest(Doing::Waiting) {
+        if let Some(place) = oldest(&[Doing::Waiting], false) {
             place.leave.notify_one();
-        } else if let Some(place) = oldest(Doing::Polling) {
+        } else if let Some(place) = oldest(&[Doing::Polling, Doing::Asking], true)
+            .or_else(|| oldest(&[Doing::Polling], false))
+            .or_else(|| oldest(&[Doing::Asking], false))
+        {
             place.hurry.notify_one();
         }
     }
@@ -187,6 +199,36 @@ impl Seat {
     pub fn crowded(&self) -> bool {
         self.seats.crowded()
     }
+
+    /// Whether we work for the client, rather than wait for it.
+    pub fn working(&self) -> bool {
+        self.place.doing.load(Ordering::Relaxed) != Doing::Waiting as u8
+    }
+
+    /// The client sends no more.
+    pub fn falls_quiet(&self) {
+        self.place.quiet.store(true, Ordering::Relaxed);
+    }
+
+    /// Leave to wait for etcd until the question is dropped; none where half of the seats do.
+    pub fn ask(&self) -> Option<Question<'_>> {
+        let most = (self.seats.count as usize / 2).max(1);
+        let one_more = |asking| (asking < most).then_some(asking + 1);
+        self.seats.asking.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        self.now(Doing::Asking);
+        Some(Question(self))
+    }
+}
+
+/// A connection that waits for etcd.
+#[derive(Debug)]
+pub struct Question<'a>(&'a Seat);
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.0.seats.asking.fetch_sub(1, Ordering::Relaxed);
+        self.0.now(Doing::Serving);
+    }
 }
 
 impl Drop for Seat {
@@ -213,6 +255,27 @@ mod tests {
         drop(second);
         newcomer.await.expect("the newcomer gets the seat");
         assert!(!seats.crowded());
+    }
+
+    #[tokio::test]
+    async fn questions_hold_at_most_half_of_the_seats_and_give_way() {
+        let seats = Seats::new(4);
+        let taken = [seats.take().await, seats.take().await, seats.take().await, seats.take().await];
+        let first = taken[0].ask();
+        let second = taken[1].ask();
+        assert!(first.is_some() && second.is_some() && taken[2].ask().is_none());
+        drop(first);
+        let third = taken[2].ask();
+        assert!(third.is_some());
+        taken[0].now(Doing::Serving);
+        taken[3].now(Doing::Serving);
+        // The younger one, whose client may have gone, goes first.
+        taken[2].falls_quiet();
+        seats.send_someone_away();
+        taken[2].asked_to_hurry().await;
+        drop(third);
+        seats.send_someone_away();
+        taken[1].asked_to_hurry().await;
     }
 
     #[tokio::test]

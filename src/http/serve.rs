@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -31,8 +32,10 @@ use super::trim::Trimmer;
 use super::upload::Upload;
 use super::{Service, routes};
 
-/// The most of a request's head that is read: 64 KiB; a longer one is answered 431.
-const HEAD_BYTES: usize = 64 << 10;
+/// The most of a request's head that is read, 64 KiB of headers and 8 KiB of request line; a longer one is answered 431.
+const HEAD_BYTES: usize = (64 + 8) << 10;
+/// The most headers: none is shorter than its name, its colon and the end of its line.
+const HEADERS: usize = HEAD_BYTES / 4;
 /// How long to leave `accept` alone after it failed: out of file descriptors, most likely, and asking at once costs a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests in progress have to finish at a stop, if `http.request_timeout` is not shorter.
@@ -132,12 +135,13 @@ impl Peer {
     {
         tokio::spawn(async move {
             let trimmer = Arc::clone(&hall.trimmer);
-            let limit = hall.limit;
+            let (limit, seat) = (hall.limit, Arc::new(seat));
+            let of_stream = Arc::clone(&seat);
             match (self, &hall.tls) {
-                (Self::Tcp(stream), None) => converse(Patient::new(stream, limit), hall, seat).await,
-                (Self::Unix(stream), _) => converse(Patient::new(stream, limit), hall, seat).await,
+                (Self::Tcp(stream), None) => converse(Patient::new(stream, limit, of_stream), hall, seat).await,
+                (Self::Unix(stream), _) => converse(Patient::new(stream, limit, of_stream), hall, seat).await,
                 (Self::Tcp(stream), Some(tls)) => {
-                    let handshake = TlsAcceptor::from(tls.current()).accept(Patient::new(stream, limit));
+                    let handshake = TlsAcceptor::from(tls.current()).accept(Patient::new(stream, limit, of_stream));
                     let shaken = tokio::select! {
                         shaken = timeout(limit, handshake) => shaken,
                         () = seat.asked_to_leave() => return,
@@ -156,19 +160,21 @@ impl Peer {
 }
 
 /// Serves one connection to its end.
-async fn converse<I, S>(io: I, hall: Arc<Hall<S>>, seat: Seat)
+async fn converse<I, S>(io: I, hall: Arc<Hall<S>>, seat: Arc<Seat>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HyperService<Request<Upload>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let seat = Arc::new(seat);
     let service = service_fn(|request| exchange(Arc::clone(&hall), Arc::clone(&seat), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // Bounds a silent client, a partial head, and idleness between two requests.
         .header_read_timeout(hall.limit)
         .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        // A client that sends no more still gets its answer; `Patient` sees whether it has gone.
+        .half_close(true)
         .serve_connection(TokioIo::new(io), service);
     let ended = tokio::select! {
         ended = connection => ended,
@@ -188,6 +194,7 @@ where
     S: HyperService<Request<Upload>, Response = Response, Error = Infallible>,
 {
     seat.now(Doing::Serving);
+    let mut unread = false;
     // It names no path, and some of warp's filters panic on that.
     let mut response = if request.method() == Method::CONNECT {
         connect_refused(&hall.app)
@@ -197,9 +204,14 @@ where
         if request.uri().path().ends_with('/') {
             request.extensions_mut().insert(Slash);
         }
-        hall.routes.call(request.map(|body| Upload::new(body, hall.limit, lingering))).await?
+        let request = request.map(|body| Upload::new(body, hall.limit, lingering));
+        let whole = request.body().whole();
+        let response = hall.routes.call(request).await?;
+        // What was announced may come late or never: a proxy must not send its next request into it.
+        unread = !whole.load(Ordering::Relaxed);
+        response
     };
-    if seat.crowded() || hall.app.stopping() {
+    if unread || seat.crowded() || hall.app.stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     seat.now(Doing::Waiting);

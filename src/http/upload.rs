@@ -5,15 +5,19 @@
 )]
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The most that is read of a body that nobody wants, 16 MiB.
 const LINGER_BYTES: usize = 16 << 20;
+/// How long it is waited for more of it: whoever announced a body and sends none sees the connection end soon.
+const LINGER_SILENCE: Duration = Duration::from_millis(500);
 
 /// A request's body that is drained when it is dropped unread.
 ///
@@ -24,12 +28,20 @@ pub struct Upload {
     inner: Option<Incoming>,
     /// None where nothing is drained.
     until: Option<Instant>,
+    /// Set once there is nothing left to read.
+    whole: Arc<AtomicBool>,
 }
 
 impl Upload {
     /// Wraps a body. `lingering` is false where the client waits for our leave to send (`Expect`).
     pub fn new(inner: Incoming, limit: Duration, lingering: bool) -> Self {
-        Self { inner: Some(inner), until: lingering.then(|| Instant::now() + limit) }
+        let whole = Arc::new(AtomicBool::new(inner.is_end_stream()));
+        Self { inner: Some(inner), until: lingering.then(|| Instant::now() + limit), whole }
+    }
+
+    /// Tells, also later, whether all of the body was read.
+    pub fn whole(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.whole)
     }
 }
 
@@ -38,7 +50,11 @@ impl Body for Upload {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.inner.as_mut().map_or(Poll::Ready(None), |inner| Pin::new(inner).poll_frame(cx))
+        let Some(inner) = self.inner.as_mut() else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        let whole = matches!(polled, Poll::Ready(None)) || inner.is_end_stream();
+        self.whole.store(whole, Ordering::Relaxed);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -63,7 +79,7 @@ impl Drop for Upload {
 
 async fn drain(mut body: Incoming) {
     let mut left = LINGER_BYTES;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = timeout(LINGER_SILENCE, body.frame()).await {
         let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
         left = rest;
     }

@@ -264,7 +264,7 @@ async fn stopping_is_quick_whoever_is_connected() {
     assert!(TcpStream::connect(public).await.is_err() && !stage.socket().exists());
 }
 
-fn certificate(dir: &std::path::Path) -> (HttpTls, String) {
+pub fn certificate(dir: &std::path::Path) -> (HttpTls, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("made");
     let files = HttpTls { cert_file: dir.join("cert.pem"), key_file: dir.join("key.pem"), client_ca_file: None };
     std::fs::write(&files.key_file, made.signing_key.serialize_pem()).expect("written");
@@ -272,7 +272,11 @@ fn certificate(dir: &std::path::Path) -> (HttpTls, String) {
     (files, made.cert.pem())
 }
 
-async fn over_tls(to: std::net::SocketAddr, trusted: &str, own: Option<&HttpTls>) -> std::io::Result<Reply> {
+pub async fn tls_stream(
+    to: std::net::SocketAddr,
+    trusted: &str,
+    own: Option<&HttpTls>,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     use std::sync::Arc;
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto, pki_types};
@@ -292,8 +296,11 @@ async fn over_tls(to: std::net::SocketAddr, trusted: &str, own: Option<&HttpTls>
     };
     let stream = TcpStream::connect(to).await?;
     let name = "localhost".try_into().expect("a name");
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    try_exchange(stream, "GET", "/livez", "", b"").await
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn over_tls(to: std::net::SocketAddr, trusted: &str, own: Option<&HttpTls>) -> std::io::Result<Reply> {
+    try_exchange(tls_stream(to, trusted, own).await?, "GET", "/livez", "", b"").await
 }
 
 #[tokio::test]
