@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::node::Scalar;
 use super::schema::{both_or_none, readable};
 use super::tls::judge;
-use super::values::{Parsed, duration, identity, quoted, text};
+use super::values::{Parsed, duration, quoted, text, username};
 use super::walk::{Section, Walk};
 use super::{EtcdConfig, EtcdTls};
 
@@ -16,7 +16,7 @@ pub(super) fn etcd(walk: &mut Walk, top: &Section) -> EtcdConfig {
     let section = walk.section(top, "etcd");
     let endpoints = endpoints(walk, &section);
     let prefix = walk.value(&section, "prefix", "/tenure".to_owned(), prefix);
-    let username = walk.optional(&section, "username", identity);
+    let username = walk.optional(&section, "username", username);
     let password_file = readable(walk, &section, "password_file");
     both_or_none(walk, &section, ["username", "password_file"]);
     let (least, most) = (Duration::from_millis(10), Duration::from_mins(1));

@@ -15,7 +15,7 @@ use super::{
     AuditConfig, Config, ElectionConfig, GenerationSource, HttpConfig, HttpTls, Listen, LogConfig, LogFormat, LogLevel,
     MAX_ELECTIONS, substitute,
 };
-use crate::election::ids::ElectionName;
+use crate::election::ids::{ElectionName, id_flaw};
 use crate::timing::{TTL_FLOOR, Timing, TimingError, TimingSpec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -120,12 +120,17 @@ fn id(walk: &mut Walk, top: &Section, overrides: &Overrides) -> Option<String> {
         let id = walk.value(top, "id", String::new(), identity);
         return (!id.is_empty()).then_some(id);
     }
-    let host = overrides.env.filled("HOSTNAME").map(str::to_owned);
-    if host.is_none() {
+    let Some(host) = overrides.env.filled("HOSTNAME") else {
         let what = "no id, and HOSTNAME is not set; accepted: `id: NAME`, TENURE_ID, --id";
         walk.complain(top.place("id"), "id", what);
+        return None;
+    };
+    if let Some(flaw) = id_flaw(host) {
+        let what = format!("no id, and HOSTNAME is none: {flaw}; accepted: `id: NAME`, TENURE_ID, --id");
+        walk.complain(top.place("id"), "id", what);
+        return None;
     }
-    host
+    Some(host.to_owned())
 }
 
 fn count(scalar: &Scalar, least: u32, most: u32) -> Parsed<u64> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::node::{Scalar, Shape, printable};
+use crate::election::ids::{ID_LENGTH, id_flaw};
 
 /// The value, or what is wrong with it and what would be accepted.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -32,16 +33,29 @@ pub(super) fn text(scalar: &Scalar) -> Parsed<String> {
     Ok(text.to_owned())
 }
 
-/// An identity: printable, without white space, at most 253 bytes (the longest host name).
+/// A candidate's id.
 pub(super) fn identity(scalar: &Scalar) -> Parsed<String> {
+    // Numbers and booleans need quotes of YAML's own, as everywhere; all else is one rule.
     let id = text(scalar)?;
-    if id.len() > 253 || id.chars().any(char::is_whitespace) {
+    match id_flaw(&id) {
+        None => Ok(id),
+        Some(flaw) => Err(format!(
+            "{} is no id: {flaw}; accepted: up to {ID_LENGTH} visible characters, without white space and quotation marks",
+            quoted(scalar)
+        )),
+    }
+}
+
+/// The user name of etcd: printable, without white space, at most 253 bytes.
+pub(super) fn username(scalar: &Scalar) -> Parsed<String> {
+    let name = text(scalar)?;
+    if name.len() > 253 || name.chars().any(char::is_whitespace) {
         return Err(format!(
-            "{} is no id; accepted: up to 253 printable characters without white space",
+            "{} is no user name; accepted: up to 253 printable characters without white space",
             quoted(scalar)
         ));
     }
-    Ok(id)
+    Ok(name)
 }
 
 /// A path.

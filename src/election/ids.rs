@@ -32,6 +32,70 @@ fn is_name(text: &str) -> bool {
     text.len() <= 128 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(ok)
 }
 
+/// The longest candidate id, in characters: that of a host name.
+pub const ID_LENGTH: usize = 253;
+
+/// What keeps a text from being a candidate's id; none where it is one. People compare ids by eye, so nothing in one may be
+/// invisible, or look like the quotation marks of a shell or a template that went wrong.
+///
+/// The one definition: for the configuration, the environment, and what others have written in etcd.
+#[must_use]
+pub fn id_flaw(text: &str) -> Option<IdFlaw> {
+    if text.is_empty() {
+        return Some(IdFlaw::Empty);
+    }
+    if text.chars().count() > ID_LENGTH {
+        return Some(IdFlaw::Long);
+    }
+    text.chars().find_map(|c| match c {
+        '"' | '\'' | '`' | '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}' | '\u{2039}' | '\u{203a}' => {
+            Some(IdFlaw::Quote)
+        }
+        c if c.is_whitespace() => Some(IdFlaw::Space),
+        c if is_invisible(c) => Some(IdFlaw::Invisible(c)),
+        _ => None,
+    })
+}
+
+/// Why a text is no id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdFlaw {
+    /// Nothing at all.
+    Empty,
+    /// More than [`ID_LENGTH`] characters.
+    Long,
+    /// White space, a line break included.
+    Space,
+    /// A quotation mark, straight or typographic.
+    Quote,
+    /// A character that shows nothing, or nothing that is the same everywhere.
+    Invisible(char),
+}
+
+impl fmt::Display for IdFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it is empty"),
+            Self::Long => write!(f, "it has more than {ID_LENGTH} characters"),
+            Self::Space => f.write_str("it holds white space"),
+            Self::Quote => f.write_str("it holds a quotation mark"),
+            Self::Invisible(c) => write!(f, "it holds the invisible character U+{:04X}", u32::from(*c)),
+        }
+    }
+}
+
+/// Control and format characters (Unicode's Cc and Cf), fillers, variation selectors, private use and non-characters.
+fn is_invisible(c: char) -> bool {
+    let code = u32::from(c);
+    c.is_control()
+        || code & 0xfffe == 0xfffe
+        || matches!(code,
+            0xad | 0x34f | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x115f..=0x1160
+            | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0x2800 | 0x3164
+            | 0xe000..=0xf8ff | 0xfdd0..=0xfdef | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffd | 0x1_10bd | 0x1_10cd
+            | 0x1_3430..=0x1_345f | 0x1_bca0..=0x1_bca3 | 0x1_d173..=0x1_d17a | 0xe_0000..=0x10_ffff)
+}
+
 /// Which of the daemon's configured elections, in the order of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElectionIndex(pub usize);
@@ -116,6 +180,27 @@ mod tests {
         }
         for bad in ["", "-a", ".a", "a/b", "a b", "é", "a\n", &"x".repeat(129)] {
             assert!(ElectionName::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_shows_all_of_itself_and_is_counted_in_characters() {
+        for good in ["pod-0", "a", "orders@eu/1", "größe", "候補-1", "πρώτος", "🦀", &"é".repeat(ID_LENGTH), "a.b:c_d"]
+        {
+            assert_eq!(id_flaw(good), None, "{good}");
+        }
+        assert_eq!(id_flaw(""), Some(IdFlaw::Empty));
+        assert_eq!(id_flaw(&"x".repeat(ID_LENGTH + 1)), Some(IdFlaw::Long));
+        for space in [" ", "a b", "a\n", "\ta", "a\u{a0}", "a\u{3000}b", "a\u{2028}"] {
+            assert_eq!(id_flaw(space), Some(IdFlaw::Space), "{space:?}");
+        }
+        for quote in ["\"pod-0\"", "'pod-0", "pod`0", "\u{201c}pod", "\u{ab}pod", "pod\u{2019}s"] {
+            assert_eq!(id_flaw(quote), Some(IdFlaw::Quote), "{quote}");
+        }
+        let invisible = "\0\u{1b}\u{7f}\u{80}\u{ad}\u{34f}\u{61c}\u{115f}\u{180e}\u{200b}\u{200d}\u{200e}\u{202e}\u{2060}\u{2066}\
+                         \u{2800}\u{3164}\u{e000}\u{fdd0}\u{fe0f}\u{feff}\u{fffd}\u{ffff}\u{1d173}\u{1fffe}\u{e0041}\u{e0100}\u{f0000}\u{10ffff}";
+        for c in invisible.chars() {
+            assert_eq!(id_flaw(&format!("pod{c}0")), Some(IdFlaw::Invisible(c)), "U+{:04X}", u32::from(c));
         }
     }
 }

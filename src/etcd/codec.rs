@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
 use crate::clock::{Hlc, Wall};
-use crate::election::ids::{CandidateKey, Generation, Revision};
+use crate::election::ids::{CandidateKey, Generation, IdFlaw, Revision, id_flaw};
 use crate::election::record::{CandidateInfo, Cause, Cell, ControlRecord, GenerationRecord, Holder, QueueEntry};
 
 /// Longer values are refused unread: ours take some hundred bytes, and a parser should not be fed whatever fits into etcd.
@@ -104,6 +104,9 @@ pub fn decode_generation(value: &[u8]) -> Option<GenerationRecord> {
     if generation > Generation::MAX {
         return None;
     }
+    if dto.holder.as_deref().is_some_and(|id| id_flaw(id).is_some()) {
+        return None;
+    }
     let key = CandidateKey { suffix: dto.key, created: Revision(dto.created) };
     Some(GenerationRecord {
         generation,
@@ -131,7 +134,13 @@ pub fn encode_candidate(info: &CandidateInfo, generation: Option<Generation>) ->
 
 fn decode_candidate(value: &[u8]) -> Option<CandidateInfo> {
     let CandidateDto { id, url, term, priority, version, .. } = parse(value)?;
-    Some(CandidateInfo { id, url, term, priority, version })
+    id_flaw(&id).is_none().then_some(CandidateInfo { id, url, term, priority, version })
+}
+
+/// Why a value that looks like one of ours is none: its id is not one.
+pub(super) fn odd_id(value: &[u8]) -> Option<(String, IdFlaw)> {
+    let CandidateDto { id, .. } = parse(value)?;
+    id_flaw(&id).map(|flaw| (id, flaw))
 }
 
 /// The generation cell of a read: at most one key.
@@ -226,6 +235,8 @@ mod tests {
             ("elected_at", serde_json::json!("yesterday")),
             ("hlc", serde_json::json!("")),
             ("url", serde_json::json!("x".repeat(VALUE_LIMIT))),
+            ("holder", serde_json::json!("pod\u{200b}0")),
+            ("holder", serde_json::json!("")),
         ] {
             assert_eq!(decode_generation(&with(key, value.clone())), None, "{key}: {value}");
         }

@@ -15,6 +15,8 @@ use crate::election::record::{Header, Pulse, QUEUE_LIMIT, View};
 
 /// The largest answer that is read: a full queue of the largest values that we would parse, twice over.
 const ANSWER_LIMIT: usize = 2 * QUEUE_LIMIT * codec::VALUE_LIMIT;
+/// Where [`view_ops`] asks for the queue.
+const QUEUE_ANSWER: usize = 2;
 /// How often the place in a long queue is asked for, when the own key is put anew in between.
 const PLACE_TRIES: usize = 3;
 
@@ -68,7 +70,9 @@ impl Edge {
             done = read(false).await;
         }
         let done = done.map_err(|failed| failed.error)?;
-        let view = view(keys, &mut Answers::new(name, &done.value)?, done.sent_at, lease)?;
+        let mut answers = Answers::new(name, &done.value)?;
+        self.complain_of_ids(keys, answers.gets.get(QUEUE_ANSWER));
+        let view = view(keys, &mut answers, done.sent_at, lease)?;
         self.complain_of_generation(keys, &view.generation);
         self.complain_of_control(keys, &view.control);
         self.place(name, keys, lease, view).await

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use etcd_client::GetResponse;
+
 use crate::clock::{Hlc, Wall};
 use crate::config::EtcdConfig;
 use crate::election::ids::{ElectionIndex, ElectionName, LeaseId, MemberId, RaftTerm, Revision};
@@ -177,6 +179,17 @@ impl Edge {
                 key = keys.control,
                 "not a control record: it counts as a pause until it is mended or deleted"
             );
+        }
+    }
+
+    /// Says of the first candidate whose id is none that it counts as a foreign one, once for each value.
+    fn complain_of_ids(&self, keys: &Keys, queue: Option<&GetResponse>) {
+        let found = queue.into_iter().flat_map(GetResponse::kvs).find_map(|kv| Some((kv, codec::odd_id(kv.value())?)));
+        let Some((kv, (id, flaw))) = found else { return };
+        let cell = Cell::<()>::Corrupt { modified: Revision(kv.mod_revision()) };
+        if self.is_newly_unreadable(&keys.candidates, &cell) {
+            let (key, id) = (String::from_utf8_lossy(kv.key()), id.escape_debug().to_string());
+            tracing::warn!(%key, id, "a candidate's id is none ({flaw}): it counts as a client that is not Tenure");
         }
     }
 

@@ -83,6 +83,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, detail).soon()
     }
 
+    /// Too many questions wait for etcd; nothing was changed.
+    pub fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Busy, "too many requests wait already").soon()
+    }
+
     /// The change may have been committed or not.
     pub fn outcome_unknown(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::OutcomeUnknown, detail)
@@ -119,6 +124,7 @@ impl From<ControlError> for Problem {
         match error {
             ControlError::NotLeader => Self::new(StatusCode::CONFLICT, Code::NotLeader, "this daemon does not lead"),
             ControlError::Unavailable(why) => Self::unavailable(why),
+            ControlError::Busy => Self::busy(),
             ControlError::OutcomeUnknown(why) => Self::outcome_unknown(format!("it may have happened or not: {why}")),
         }
     }
@@ -152,7 +158,8 @@ pub fn with_type(status: StatusCode, content_type: &'static str, body: String) -
 
 /// Sets a header, but not to a value that no header can hold: ids and urls come from etcd, where others may write too.
 pub fn set(response: &mut Response, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+    // An id may hold letters beyond ASCII, which a header carries as they are.
+    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
 }
@@ -166,6 +173,7 @@ mod tests {
         let mut response = empty(StatusCode::OK);
         set(&mut response, "fencing-leader", "pod-0\r\nSet-Cookie: x");
         set(&mut response, "fencing-holder", "pod-0");
-        assert_eq!(response.headers().len(), 1);
+        set(&mut response, "fencing-leader-url", "http://größe");
+        assert_eq!(response.headers().len(), 2);
     }
 }

@@ -91,7 +91,7 @@ fn refusal(code: Code, detail: &str, newest: Generation, leader: Option<&LeaderV
         .with("generation", newest.0)
         .with("leader", document::leader(leader));
     let Some(leader) = leader else { return problem };
-    let header = |problem: Problem, name, value: &str| match HeaderValue::from_str(value) {
+    let header = |problem: Problem, name, value: &str| match HeaderValue::from_bytes(value.as_bytes()) {
         Ok(value) => problem.header(hyper::header::HeaderName::from_static(name), value),
         // From etcd, where others may write too: what no header can hold is left out.
         Err(_) => problem,
