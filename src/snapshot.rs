@@ -47,7 +47,7 @@ pub struct SessionView {
 }
 
 /// One election as readers see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectionView {
     /// Its name.
     pub name: ElectionName,
@@ -81,6 +81,8 @@ pub struct ElectionView {
     pub observed_revision: Revision,
     /// When it did, on the wall clock; `None` before the first contact.
     pub last_update: Option<Wall>,
+    /// Grows with every change of what is said here, but for the two before. Set by [`Publisher::publish`].
+    pub version: u64,
 }
 
 /// A leader as etcd names it.
@@ -117,7 +119,15 @@ impl ElectionView {
             candidates: 0,
             observed_revision: Revision(0),
             last_update: None,
+            // A restart is a change, too: clocks go on while a daemon is away.
+            version: since.0,
         }
+    }
+
+    /// Whether both say the same, whenever they heard it.
+    fn says_what(&self, other: &Self) -> bool {
+        let Self { observed_revision, last_update, version, .. } = *self;
+        *self == Self { observed_revision, last_update, version, ..other.clone() }
     }
 }
 
@@ -192,8 +202,16 @@ pub fn channel(first: Snapshot, promise: Duration) -> (Publisher, Reader) {
 }
 
 impl Publisher {
-    /// Replaces what readers see.
-    pub fn publish(&self, snapshot: Snapshot) {
+    /// Replaces what readers see, and counts each election's changes.
+    pub fn publish(&self, mut snapshot: Snapshot) {
+        {
+            let before = self.sender.borrow();
+            let lease = |of: &Snapshot| of.session.map(|s| (s.lease, s.ttl));
+            let whole = lease(&before) != lease(&snapshot) || before.draining != snapshot.draining;
+            for (now, before) in snapshot.elections.iter_mut().zip(&before.elections) {
+                now.version = before.version + u64::from(whole || !now.says_what(before));
+            }
+        }
         self.sender.send_replace(Arc::new(snapshot));
     }
 
@@ -246,4 +264,47 @@ impl Reader {
 fn locked(ledger: &Mutex<Promises>) -> std::sync::MutexGuard<'_, Promises> {
     // A ledger is one moment in time: a panic elsewhere cannot have left it half written.
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_grows_with_every_change_of_this_election_and_of_the_session_only() {
+        let start = Wall(1_760_000_000_000);
+        let view =
+            |name: &str| ElectionView::starting(ElectionName::parse(name).expect("a name"), Role::Follower, start);
+        let first = Snapshot {
+            id: "pod-0".to_owned(),
+            session: None,
+            elections: vec![view("orders"), view("billing")],
+            draining: false,
+            joined: false,
+            offset_ms: 0,
+            max_jump: Duration::from_millis(250),
+            etcd_seen: None,
+        };
+        let (publisher, reader) = channel(first.clone(), Duration::from_secs(1));
+        let mut expected = [start.0; 2];
+        let mut publish = |snapshot: &Snapshot, more: [u64; 2]| {
+            publisher.publish(snapshot.clone());
+            expected = [expected[0] + more[0], expected[1] + more[1]];
+            assert_eq!(reader.load().elections.iter().map(|e| e.version).collect::<Vec<_>>(), expected);
+        };
+        let mut next = first;
+        publish(&next, [0, 0]);
+        // A look that found nothing new.
+        (next.elections[0].last_update, next.elections[0].observed_revision) = (Some(start), Revision(7));
+        publish(&next, [0, 0]);
+        // There and back again, between two looks of a reader: two changes all the same.
+        next.elections[0].role = Role::Candidate;
+        publish(&next, [1, 0]);
+        next.elections[0].role = Role::Follower;
+        publish(&next, [1, 0]);
+        next.elections[1].paused = true;
+        publish(&next, [0, 1]);
+        next.draining = true;
+        publish(&next, [1, 1]);
+    }
 }

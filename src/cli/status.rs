@@ -54,8 +54,9 @@ pub async fn one(client: &Client, election: &str) -> Result<Value, Failure> {
 /// A poll that ends without a change is followed by a plain question, so that what changed between two polls shows too.
 pub async fn next(client: &Client, known: &Value, longest: Duration) -> Result<Value, Failure> {
     let election = cell(known, "/election");
-    let after = known.get("generation").and_then(Value::as_u64).unwrap_or(0);
-    let path = format!("/v1/elections/{election}?wait={}ms&after={after}", longest.as_millis());
+    // A daemon of an earlier version knows none, and heeds the generation.
+    let [version, after] = ["version", "generation"].map(|key| known.get(key).and_then(Value::as_u64).unwrap_or(0));
+    let path = format!("/v1/elections/{election}?wait={}ms&after={after}&version={version}", longest.as_millis());
     let answer = client.get(&path, longest + client.limit()).await.map_err(|e| e.failure(false))?;
     if answer.status.as_u16() == 304 { one(client, &election).await } else { answer.accepted() }
 }

@@ -67,7 +67,8 @@ pub async fn wait(args: WaitArgs, format: Format) -> Result<Exit, Failure> {
         let round = tokio::time::timeout(left.max(Duration::from_millis(1)), look(&args, &mut last)).await;
         match round {
             Ok(Ok(document)) if args.until.holds(&document) => {
-                format.print(&cell(&document, "/generation"), &document)?;
+                let number = if args.until == Until::Leader { "/token" } else { "/leader/generation" };
+                format.print(&cell(&document, number), &document)?;
                 return Ok(Exit::Done);
             }
             Ok(Ok(document)) => {

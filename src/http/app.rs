@@ -14,6 +14,7 @@ use super::call::Call;
 use super::moment::Moment;
 use super::routes::{Access, Endpoint, ROUTES, Takes};
 use super::trim::trim;
+use super::version::Versions;
 use super::{Service, gate, lists, openapi, others, page, probes, status, token, verbs};
 use crate::clock::{self, Instant};
 
@@ -33,6 +34,8 @@ pub struct App {
     pub born: Instant,
     /// Whether `/startupz` has said yes: it does not take that back.
     pub started: AtomicBool,
+    /// Of the documents.
+    pub versions: Versions,
     stopping: AtomicBool,
     openapi: String,
 }
@@ -49,7 +52,8 @@ impl App {
         // The tree that it was made from was megabytes.
         trim();
         let flag = AtomicBool::default;
-        Self { service, request_timeout, born: clock::now(), started: flag(), stopping: flag(), openapi }
+        let versions = Versions::new(service.reader.load().elections.len());
+        Self { service, request_timeout, born: clock::now(), started: flag(), versions, stopping: flag(), openapi }
     }
 
     /// What is true now.
@@ -99,6 +103,11 @@ impl App {
             response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(route.allow()));
             return Ok(response);
         }
+        if route.endpoint.is_probe() && call.query.get("wait").is_some() {
+            return Err(Problem::malformed(
+                "a probe answers at once; `wait` belongs to /v1/elections/NAME and to /token",
+            ));
+        }
         match route.endpoint {
             Endpoint::Livez => probes::livez(self, call),
             Endpoint::Readyz => probes::readyz(self, call),
@@ -108,7 +117,7 @@ impl App {
             Endpoint::Health => probes::health(self, call),
             Endpoint::Gate => gate::gate(self, call),
             Endpoint::Redirect => gate::redirect(self, call),
-            Endpoint::Token => token::token(self, call),
+            Endpoint::Token => token::token(self, call).await,
             Endpoint::Elections => Ok(status::elections(self)),
             Endpoint::Status => status::status(self, call).await,
             Endpoint::LeaderObject => status::leader(self, call).await,

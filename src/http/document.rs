@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
+use super::app::App;
 use super::moment::Moment;
 use crate::control::{AuditLine, HistoryRecord};
 use crate::election::ids::ElectionIndex;
 use crate::election::record::QueueEntry;
-use crate::snapshot::{LeaderView, Reader, Snapshot};
+use crate::snapshot::{LeaderView, Snapshot};
 
 /// Whole milliseconds, rounded down: what is promised must not be more than what is.
 pub fn millis(duration: std::time::Duration) -> u64 {
@@ -45,8 +46,11 @@ pub struct StatusDocument {
     term: u64,
     leader: Option<LeaderDocument>,
     foreign: bool,
+    /// Ours, and null unless we lead: nobody takes a follower's view of the leader's number for a token.
+    token: Option<u64>,
+    version: u64,
     guard_ms: u64,
-    valid_for_ms: u64,
+    promised_ms: u64,
     reason: &'static str,
     since: String,
     hlc: String,
@@ -65,12 +69,12 @@ struct SessionDocument {
 
 /// What is true of one election now.
 ///
-/// `valid_for_ms` is what is left of the last promise that a token answer gave: this document gives none itself, since
-/// anyone may read it as often as they like, and promises delay a hand-over.
-pub fn status(moment: &Moment, reader: &Reader, e: ElectionIndex) -> StatusDocument {
+/// `promised_ms` is what is left of promises that token answers gave: this document gives none itself, since anyone may read it
+/// as often as they like, and promises delay a hand-over.
+pub fn status(app: &App, moment: &Moment, e: ElectionIndex) -> StatusDocument {
     let view = moment.view(e);
     let now = moment.at.now;
-    let guard = moment.leading(e).map(|(_, guard)| guard.remaining(now)).unwrap_or_default();
+    let (token, guard) = moment.leading(e).unzip();
     let who = moment.leader(e);
     StatusDocument {
         election: view.name.to_string(),
@@ -81,8 +85,10 @@ pub fn status(moment: &Moment, reader: &Reader, e: ElectionIndex) -> StatusDocum
         term: view.term,
         leader: leader(who.as_ref()),
         foreign: view.foreign,
-        guard_ms: millis(guard),
-        valid_for_ms: millis(reader.promised(e, now).min(guard)),
+        token: token.map(|generation| generation.0),
+        version: app.versions.of(moment, e),
+        guard_ms: guard.map_or(0, |guard| millis(guard.remaining(now))),
+        promised_ms: millis(app.service.reader.promised(e, now)),
         reason: moment.reason(e).as_str(),
         since: view.since.rfc3339(),
         hlc: view.hlc.to_string(),

@@ -32,6 +32,7 @@ mod token;
 mod trim;
 mod upload;
 mod verbs;
+mod version;
 
 use std::time::Duration;
 

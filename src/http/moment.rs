@@ -24,6 +24,8 @@ pub struct Moment {
     /// Whether etcd was heard within two TTLs, one for a look and one for what it said to hold: longer ago, who leads is not
     /// known any more.
     heard: bool,
+    /// After so long, this is no longer so by the clock alone.
+    stands: Duration,
 }
 
 impl Moment {
@@ -32,8 +34,20 @@ impl Moment {
         let snapshot = service.reader.load();
         let at = clock::reading();
         let still = service.control.loop_age(at.now).min(at.now.since(born));
-        let heard = snapshot.etcd_seen.is_some_and(|seen| at.now.since(seen) < service.about.ttl * 2);
-        Self { snapshot, at, stalled: still >= service.about.stall_limit, heard }
+        let unheard = snapshot.etcd_seen.map(|seen| at.now.since(seen));
+        let (limit, known) = (service.about.stall_limit, service.about.ttl * 2);
+        let ends = [
+            limit.checked_sub(still),
+            unheard.and_then(|unheard| known.checked_sub(unheard)),
+            snapshot.session.map(|session| session.guard.remaining(at.now)),
+        ];
+        let stands = ends.into_iter().flatten().filter(|left| !left.is_zero()).min().unwrap_or(limit);
+        Self { snapshot, at, stalled: still >= limit, heard: unheard.is_some_and(|unheard| unheard < known), stands }
+    }
+
+    /// How long nothing of it changes by the clock alone.
+    pub const fn stands(&self) -> Duration {
+        self.stands
     }
 
     /// Whether we are giving up what we led: all of it, or this election.

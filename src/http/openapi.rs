@@ -82,6 +82,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     let query = |name: &str, schema: &Value, description: &str| json!({"name": name, "in": "query", "schema": schema, "description": description});
     let in_path = |name: &str, schema: &Value| json!({"name": name, "in": "path", "required": true, "schema": schema});
     let switch = json!({"enum": ["true", "false", "1", "0", ""]});
+    let wait = json!({"type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h)$", "examples": ["1s"]});
     let mut all = Vec::new();
     if route.template.contains("{election}") {
         all.push(in_path("election", &name));
@@ -95,14 +96,21 @@ fn parameters(route: &Route) -> Vec<Value> {
         Endpoint::Livez | Endpoint::Readyz | Endpoint::Startupz => {
             all.push(query("verbose", &switch, "List the checks."));
         }
+        Endpoint::Token => {
+            all.push(query(
+                "wait",
+                &wait,
+                "Answer as soon as this daemon leads, after so long at the latest; 60s at the most.",
+            ));
+        }
         Endpoint::Status => {
-            let wait = json!({"type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h)$", "examples": ["1s"]});
             all.push(query(
                 "wait",
                 &wait,
                 "Answer when something changes, after so long at the latest; 60s at the most.",
             ));
-            all.push(query("after", &number, "The generation already known; the present one by default."));
+            all.push(query("version", &number, "With `wait`: answer as soon as the document's version is another."));
+            all.push(query("after", &number, "With `wait`: answer when the generation passes this one or the role changes; the present one by default."));
         }
         Endpoint::LeaderObject => all.push(query("linearizable", &switch, "Ask etcd.")),
         Endpoint::Transitions | Endpoint::History => {
@@ -161,11 +169,11 @@ fn answers(endpoint: Endpoint) -> &'static [(u16, &'static str)] {
     match endpoint {
         Endpoint::Livez | Endpoint::Readyz | Endpoint::Startupz => &[(200, ""), (400, "Problem"), (503, "Problem")],
         Endpoint::Leader | Endpoint::Follower | Endpoint::Health => {
-            &[(200, "Status"), (404, "Problem"), (503, "Status")]
+            &[(200, "Status"), (400, "Problem"), (404, "Problem"), (503, "Status")]
         }
         Endpoint::Gate => &[(200, "Object"), (403, "Problem"), (404, "Problem")],
         Endpoint::Redirect => &[(200, "Object"), (307, "Object"), (404, "Problem"), (503, "Problem")],
-        Endpoint::Token => &[(200, "Token"), (404, "Problem"), (503, "Problem")],
+        Endpoint::Token => &[(200, "Token"), (400, "Problem"), (404, "Problem"), (503, "Problem")],
         Endpoint::Elections => &[(200, "Elections")],
         Endpoint::Version | Endpoint::OpenApi => &[(200, "Object")],
         Endpoint::Status => &[(200, "Status"), (304, ""), (400, "Problem"), (404, "Problem")],
@@ -296,8 +304,8 @@ fn schemas() -> Value {
     let reason = json!({"enum": crate::election::role::Reason::ALL.map(crate::election::role::Reason::as_str)});
     let status = json!({
         "election": text, "id": text, "name": text, "role": role, "generation": number, "term": number,
-        "leader": maybe(reference("Leader")), "foreign": {"type": "boolean"}, "guard_ms": number,
-        "valid_for_ms": number, "reason": reason, "since": text, "hlc": text, "paused": {"type": "boolean"},
+        "leader": maybe(reference("Leader")), "foreign": {"type": "boolean"}, "token": maybe(number.clone()), "version": number, "guard_ms": number,
+        "promised_ms": number, "reason": reason, "since": text, "hlc": text, "paused": {"type": "boolean"},
         "session": maybe(session), "queue_position": maybe(number.clone()), "observed_revision": number,
         "last_update": maybe(text.clone()),
     });

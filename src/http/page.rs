@@ -18,7 +18,7 @@ pub fn page(app: &App, call: &Call) -> Answer {
     let e = call.election(&moment.snapshot)?;
     let accepts = call.headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
     if !prefers_html(accepts) {
-        return Ok(json(StatusCode::OK, &document::status(&moment, &app.service.reader, e)));
+        return Ok(json(StatusCode::OK, &document::status(app, &moment, e)));
     }
     let mut response = with_type(StatusCode::OK, "text/html; charset=utf-8", html(&moment));
     let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");

@@ -90,7 +90,7 @@ pub fn health(app: &App, call: &Call) -> Answer {
 }
 
 fn with_status(app: &App, moment: &Moment, e: ElectionIndex, well: bool) -> warp::reply::Response {
-    json(code(well), &document::status(moment, &app.service.reader, e))
+    json(code(well), &document::status(app, moment, e))
 }
 
 const fn code(well: bool) -> StatusCode {

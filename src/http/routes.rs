@@ -77,6 +77,13 @@ pub enum Endpoint {
     Page,
 }
 
+impl Endpoint {
+    /// Whether it is one of those that are asked again and again, and must never be waited for.
+    pub const fn is_probe(self) -> bool {
+        matches!(self, Self::Livez | Self::Readyz | Self::Startupz | Self::Leader | Self::Follower | Self::Health)
+    }
+}
+
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

@@ -17,6 +17,7 @@ use super::code::Code;
 use super::document;
 use super::moment::Moment;
 use super::seats::Doing;
+use crate::clock::Hlc;
 use crate::election::ids::{ElectionIndex, Generation};
 use crate::election::role::Role;
 
@@ -26,9 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// All elections.
 pub fn elections(app: &App) -> Response {
     let moment = app.moment();
-    let all: Vec<_> = (0..moment.snapshot.elections.len())
-        .map(|e| document::status(&moment, &app.service.reader, ElectionIndex(e)))
-        .collect();
+    let all: Vec<_> =
+        (0..moment.snapshot.elections.len()).map(|e| document::status(app, &moment, ElectionIndex(e))).collect();
     json(StatusCode::OK, &serde_json::json!({ "elections": all }))
 }
 
@@ -36,54 +36,67 @@ pub fn elections(app: &App) -> Response {
 pub async fn status(app: &App, call: &Call) -> Answer {
     let moment = app.moment();
     let e = call.election(&moment.snapshot)?;
-    let wait = call.query.duration("wait").map_err(Problem::malformed)?;
+    let version = call.query.number("version").map_err(Problem::malformed)?;
     let after = call.query.number("after").map_err(Problem::malformed)?.map(Generation);
-    let moment = match wait {
+    let moment = match waits(call)? {
         None => moment,
-        Some(wait) => {
-            let known = (after.unwrap_or(moment.view(e).observed), moment.role(e));
-            call.doing(Doing::Polling);
-            let changed = change(app, call, e, known, Instant::now() + wait.min(LONGEST_WAIT)).await;
-            call.doing(Doing::Serving);
-            match changed {
+        Some(until) => {
+            let begun = Begun::at(&moment, e);
+            let after = after.unwrap_or(moment.view(e).observed);
+            let news = |moment: &Moment| match version {
+                Some(known) => app.versions.of(moment, e) != known,
+                None => moment.view(e).observed > after || Begun::at(moment, e) != begun,
+            };
+            match poll(app, call, until, news).await {
                 Some(moment) => moment,
                 None => return Ok(empty(StatusCode::NOT_MODIFIED)),
             }
         }
     };
-    Ok(json(StatusCode::OK, &document::status(&moment, &app.service.reader, e)))
+    Ok(json(StatusCode::OK, &document::status(app, &moment, e)))
 }
 
-/// Waits until the generation passes the known one or the role is another; `None` when neither happened in time.
-async fn change(app: &App, call: &Call, e: ElectionIndex, known: (Generation, Role), until: Instant) -> Option<Moment> {
+/// What a change of role changes, there and back again too: each has its own time.
+#[derive(PartialEq)]
+struct Begun(Role, Hlc);
+
+impl Begun {
+    fn at(moment: &Moment, e: ElectionIndex) -> Self {
+        Self(moment.role(e), moment.view(e).hlc)
+    }
+}
+
+/// Until when the client wants to wait, if it does.
+pub fn waits(call: &Call) -> Result<Option<Instant>, Problem> {
+    let wait = call.query.duration("wait").map_err(Problem::malformed)?;
+    Ok(wait.map(|wait| Instant::now() + wait.min(LONGEST_WAIT)))
+}
+
+/// Waits for a moment with news; `None` when there was none in time, or somebody else needs the connection.
+pub async fn poll(app: &App, call: &Call, until: Instant, news: impl Fn(&Moment) -> bool) -> Option<Moment> {
+    call.doing(Doing::Polling);
     let mut reader = app.service.reader.clone();
-    loop {
+    let found = loop {
         // Looked at before the snapshot is: a change in between ends the wait at once.
         let changed = reader.changed();
         let moment = app.moment();
-        if moment.view(e).observed > known.0 || moment.role(e) != known.1 {
-            return Some(moment);
+        if news(&moment) {
+            break Some(moment);
         }
-        // A guard that passes changes the role without anyone publishing it.
-        let guard = moment.leading(e).map_or(LONGEST_WAIT, |(_, guard)| guard.remaining(moment.at.now));
-        let look = Instant::now() + guard + Duration::from_millis(1);
+        // What changes by the clock alone is published by nobody.
+        let look = Instant::now() + moment.stands() + Duration::from_millis(1);
         tokio::select! {
             () = changed => {}
             () = sleep_until(look.min(until)) => {
                 if look >= until {
-                    return None;
+                    break None;
                 }
             }
-            () = hurried(call) => return None,
+            () = call.hurried() => break None,
         }
-    }
-}
-
-async fn hurried(call: &Call) {
-    match &call.seat {
-        Some(seat) => seat.asked_to_hurry().await,
-        None => std::future::pending().await,
-    }
+    };
+    call.doing(Doing::Serving);
+    found
 }
 
 /// The leader object, as far as etcd told, or by asking it now.

@@ -11,16 +11,25 @@ use super::code::Code;
 use super::document::{leader, millis};
 use super::gate::FENCING_TOKEN;
 use super::moment::Moment;
+use super::status;
 use crate::control::Current;
 use crate::election::ids::{ElectionIndex, Generation};
 use crate::election::role::{Reason, Role};
 use crate::metrics::Door;
 use crate::snapshot::Token;
 
-/// The token, if we lead. The promise is in the ledger before the answer leaves.
-pub fn token(app: &App, call: &Call) -> Answer {
+/// The token, if we lead, or as soon as we do. The promise is in the ledger before the answer leaves.
+///
+/// After a wait the promise still counts from when the request was sent, and is over: the client asks again for one that lasts.
+pub async fn token(app: &App, call: &Call) -> Answer {
     let moment = app.moment();
     let e = call.election(&moment.snapshot)?;
+    let moment = match status::waits(call)? {
+        Some(until) => {
+            status::poll(app, call, until, |now| now.leading(e).is_some()).await.unwrap_or_else(|| app.moment())
+        }
+        None => moment,
+    };
     let may = !moment.stalled && !moment.snapshot.draining;
     let given = may.then(|| app.service.reader.token(e, moment.at)).flatten();
     match given.map(|token| (token, millis(token.valid_for))) {

@@ -105,7 +105,8 @@ async fn the_status_document_is_the_contracts() {
     assert_eq!(status["session"], serde_json::json!({"lease": "694d", "ttl_ms": 10_000}));
     assert_eq!(status["leader"]["url"], "http://10.0.0.5:4790");
     assert!(status["guard_ms"].as_u64().is_some_and(|ms| (1..=8_000).contains(&ms)));
-    assert_eq!(status["valid_for_ms"], 0, "reading it promises nothing");
+    assert_eq!((&status["token"], &status["promised_ms"]), (&42.into(), &0.into()), "reading it promises nothing");
+    assert!(status["version"].as_u64().is_some_and(|version| version > 1_700_000_000_000), "{status}");
     assert_eq!(stage.get("/").await.json()["name"], "pod-0");
     let html = ask(stage.public, "GET", "/", "Accept: text/html\r\n", b"").await;
     assert!(html.header("content-type").starts_with("text/html") && !html.body.contains("<script"));
@@ -149,7 +150,7 @@ async fn the_token_carries_its_promise_and_says_why_there_is_none() {
     assert_eq!((token.header("fencing-token"), token.header("fencing-valid-for-ms")), ("42", "1000"));
     let promised = stage.publisher.last_promise(tenure::election::ids::ElectionIndex(0));
     assert!(promised > clock::now(), "the promise is in the ledger");
-    assert!(stage.get("/v1/elections/orders").await.json()["valid_for_ms"].as_u64().is_some_and(|ms| ms > 0));
+    assert!(stage.get("/v1/elections/orders").await.json()["promised_ms"].as_u64().is_some_and(|ms| ms > 0));
     assert_eq!(stage.get("/token").await.status, 404, "not on the public listener");
     stage.publisher.publish(leader(Duration::ZERO));
     assert_eq!(stage.control("GET", "/v1/elections/orders/token", "").await.code(), "guard_expired");

@@ -7,6 +7,7 @@
 
 mod auth;
 mod bad_input;
+mod careless;
 mod chaos_check;
 mod cli_broken_configs;
 mod cli_commands;
@@ -15,15 +16,19 @@ mod corrupt;
 mod etcd_edge;
 mod fuzz;
 mod handing_over;
+mod host;
 mod http_limits;
 mod http_metrics;
 mod http_support;
 mod http_table;
+mod ids;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 #[cfg(feature = "kubernetes")]
 mod kubernetes_faults;
 mod members;
+mod polls;
+mod questions;
 mod raw_http;
 mod recipe;
 mod restore;
