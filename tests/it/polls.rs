@@ -58,7 +58,7 @@ async fn a_change_between_two_polls_is_not_missed_though_it_was_taken_back() {
 #[tokio::test]
 async fn a_guard_that_passes_and_an_etcd_that_falls_silent_are_changes_too() {
     let stage = Stage::start(Setup::default()).await;
-    stage.publisher.publish(leader(Duration::from_millis(300)));
+    stage.publisher.publish(leader(Duration::from_millis(1_500)));
     let first = stage.get(ORDERS).await;
     assert_eq!(first.json()["token"], 42);
     let lapsed = stage.get(&format!("{ORDERS}?wait=10s&version={}", version(&first))).await;
@@ -66,7 +66,7 @@ async fn a_guard_that_passes_and_an_etcd_that_falls_silent_are_changes_too() {
     assert!(version(&lapsed) > version(&first));
     // Heard last almost two TTLs ago: soon nobody knows who leads.
     let mut silent = candidate();
-    silent.etcd_seen = Some(tenure::clock::now().before(Duration::from_millis(19_700)));
+    silent.etcd_seen = Some(tenure::clock::now().before(Duration::from_millis(18_500)));
     stage.publisher.publish(silent);
     let known = stage.get(ORDERS).await;
     assert_eq!(known.json()["leader"]["id"], "pod-1");
