@@ -53,8 +53,10 @@ pub struct Config {
     pub elections: Vec<ElectionConfig>,
     /// How to reach etcd.
     pub etcd: EtcdConfig,
-    /// The `session` section.
+    /// The `session` section, but for the next.
     pub timing: Timing,
+    /// How long a drain holds what was led.
+    pub drain_timeout: Duration,
     /// The two listeners.
     pub http: HttpConfig,
     /// Whether `/readyz` also asks for contact with etcd.

@@ -18,11 +18,13 @@ pub const QUEUE: usize = 256;
 #[derive(Debug)]
 pub enum Request {
     /// `POST …/resign`.
-    Resign(ElectionIndex, Duration, oneshot::Sender<Result<Option<LeaderView>, ControlError>>),
-    /// `POST /v1/drain`.
-    Drain(oneshot::Sender<()>),
-    /// `POST …/drained`.
-    Drained(ElectionIndex, oneshot::Sender<()>),
+    Resign(ElectionIndex, Resignation, oneshot::Sender<Result<Option<LeaderView>, ControlError>>),
+    /// `POST /v1/drain`; for how long to hold what was led, where the caller says so.
+    Drain(Option<Duration>, oneshot::Sender<Drain>),
+    /// `POST /v1/undrain`.
+    Undrain(oneshot::Sender<Result<(), ControlError>>),
+    /// `POST …/drained`, of this generation only where one is named.
+    Drained(ElectionIndex, Option<Generation>, oneshot::Sender<Result<(), ControlError>>),
     /// `POST …/verify` and `GET …/leader?linearizable=true`.
     Inquire(ElectionIndex, oneshot::Sender<Result<Current, ControlError>>),
     /// `GET …/candidates`.
@@ -31,6 +33,24 @@ pub enum Request {
     History(ElectionIndex, Page, oneshot::Sender<Result<Vec<HistoryRecord>, ControlError>>),
     /// A signal to stop.
     Shutdown,
+}
+
+/// How to resign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resignation {
+    /// How long to stay out of the queue.
+    pub cooldown: Duration,
+    /// Only from the leadership with this generation.
+    pub token: Option<Generation>,
+}
+
+/// What a drain holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// The elections that were led and are not handed over yet.
+    pub held: Vec<ElectionIndex>,
+    /// When that happens by itself; `None` where there is nothing to hand over.
+    pub hands_over_at: Option<Wall>,
 }
 
 /// The part of a list that is asked for, newest first.
@@ -85,6 +105,12 @@ pub enum ControlError {
     /// This daemon does not lead the election.
     #[error("this daemon does not lead")]
     NotLeader,
+    /// It leads with another generation than the one that was named.
+    #[error("this daemon leads with another token")]
+    Stale,
+    /// It does not drain.
+    #[error("this daemon does not drain")]
+    NotDraining,
     /// etcd did not answer, refused, or the daemon is stopping. Nothing was changed.
     #[error("{0}")]
     Unavailable(String),
@@ -160,26 +186,35 @@ impl Control {
     ///
     /// # Errors
     /// As [`ControlError`] says; every variant is possible.
-    pub async fn resign(&self, e: ElectionIndex, cooldown: Duration) -> Result<Option<LeaderView>, ControlError> {
+    pub async fn resign(&self, e: ElectionIndex, how: Resignation) -> Result<Option<LeaderView>, ControlError> {
         // Without an answer it may have happened: unlike the questions, it was not for nothing.
         let unknown = ControlError::OutcomeUnknown("the daemon is stopping".to_owned());
-        self.ask(|reply| Request::Resign(e, cooldown, reply), unknown).await?
+        self.ask(|reply| Request::Resign(e, how, reply), unknown).await?
     }
 
-    /// Stops leading everywhere, and keeps the session. On return no reader sees a leader any more.
+    /// Stops leading everywhere, and keeps the session. On return no reader sees a leader any more. What was led is handed over
+    /// after `hold` at the latest, by default after `session.drain_timeout`; never before the last promise has run out.
     ///
     /// # Errors
     /// [`ControlError::Unavailable`] only.
-    pub async fn drain(&self) -> Result<(), ControlError> {
-        self.ask(Request::Drain, stopping()).await
+    pub async fn drain(&self, hold: Option<Duration>) -> Result<Drain, ControlError> {
+        self.ask(|reply| Request::Drain(hold, reply), stopping()).await
     }
 
-    /// The application has stopped acting: hand over without waiting for promises.
+    /// Takes part again. What a drain still held is handed over first.
     ///
     /// # Errors
-    /// [`ControlError::Unavailable`] only.
-    pub async fn drained(&self, e: ElectionIndex) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Drained(e, reply), stopping()).await
+    /// [`ControlError::NotDraining`] and [`ControlError::Unavailable`].
+    pub async fn undrain(&self) -> Result<(), ControlError> {
+        self.ask(Request::Undrain, stopping()).await?
+    }
+
+    /// The application has stopped acting: hand over without waiting for promises. With a token, only the leadership that has it.
+    ///
+    /// # Errors
+    /// [`ControlError::NotLeader`] where there is nothing to hand over, [`ControlError::Stale`], [`ControlError::Unavailable`].
+    pub async fn drained(&self, e: ElectionIndex, token: Option<Generation>) -> Result<(), ControlError> {
+        self.ask(|reply| Request::Drained(e, token, reply), stopping()).await?
     }
 
     /// Asks etcd, linearizably, for the newest generation and its holder.

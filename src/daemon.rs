@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 
 use crate::audit::Audit;
 use crate::clock::{self};
-use crate::config::{Config, ElectionConfig, GenerationSource, Listen};
+use crate::config::{Config, ElectionConfig, GenerationSource, Listen, duration_text};
 use crate::control::{Control, Heartbeat};
 use crate::driver::{Driver, Parts};
-use crate::election::ids::ElectionName;
+use crate::election::ids::{ElectionIndex, ElectionName};
 use crate::election::role::Role;
 use crate::election::{Core, Settings};
 use crate::etcd::{self, Etcd, Identity, Telemetry};
@@ -30,6 +30,7 @@ use crate::http::{self, About, Addresses, BindError, Service};
 use crate::logging;
 use crate::memory::{self, Memory};
 use crate::metrics::Metrics;
+use crate::rights::Rights;
 use crate::shutdown::Signals;
 use crate::snapshot::{self, ElectionView, Snapshot};
 use crate::supervisor;
@@ -128,6 +129,9 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         entropy(),
     )?;
     let about = about(&config);
+    introduce(&config, &web.addresses);
+    let candidacies = config.elections.iter().enumerate().filter(|(_, e)| !e.observe);
+    let candidacies = candidacies.map(|(i, e)| (ElectionIndex(i), e.name.clone())).collect();
     let heartbeat = Heartbeat::default();
     heartbeat.beat(clock::now());
     let (control, requests) = Control::new(audit.trail(), heartbeat.clone());
@@ -143,8 +147,10 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     #[cfg(feature = "kubernetes")]
     let routing = routing(config.kubernetes, &config.etcd.prefix, &reader, &metrics)?;
     runtime.spawn(etcd.clone().call_the_roll());
+    let (rights, find_out) = Rights::find_out(etcd.clone(), candidacies);
+    runtime.spawn(find_out);
     runtime.spawn(supervisor::accompany(reader.clone(), heartbeat.clone(), about.stall_limit));
-    let web = web.serve(Service { reader, control: control.clone(), metrics: metrics.clone(), about });
+    let web = web.serve(Service { reader, control: control.clone(), metrics: metrics.clone(), rights, about });
     let driver = Driver::new(Parts {
         id: config.id,
         elections: names,
@@ -158,6 +164,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         metrics,
         max_jump: config.timing.slack(),
         promise: config.timing.promise(),
+        drain_timeout: config.drain_timeout,
         request_timeout: config.etcd.request_timeout,
         history_limit: config.history_limit,
     });
@@ -170,6 +177,31 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     drop(routing);
     web.stop();
     Ok(())
+}
+
+/// The one line at a start: who this is, and where everything is.
+fn introduce(config: &Config, addresses: &Addresses) {
+    let all = |listeners: &[Listen]| listeners.iter().map(address).collect::<Vec<_>>().join(", ");
+    let elections: Vec<_> = config.elections.iter().map(|e| e.name.as_str()).collect();
+    tracing::info!(
+        version = VERSION,
+        id = config.id,
+        elections = elections.join(", "),
+        public = all(&addresses.public),
+        control = all(&addresses.control),
+        etcd = config.etcd.endpoints.join(", "),
+        prefix = config.etcd.prefix,
+        ttl = duration_text(config.timing.ttl()),
+        "started"
+    );
+}
+
+/// An address as the configuration writes it.
+fn address(listener: &Listen) -> String {
+    match listener {
+        Listen::Tcp(at) => at.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
 }
 
 fn about(config: &Config) -> About {
@@ -262,11 +294,7 @@ fn first_snapshot(config: &Config) -> Snapshot {
 
 /// Writes the ready file whole, or not at all.
 fn ready(path: &Path, addresses: &Addresses) -> io::Result<()> {
-    let text = |l: &Listen| match l {
-        Listen::Tcp(at) => at.to_string(),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-    };
-    let all = |l: &[Listen]| l.iter().map(text).collect::<Vec<_>>();
+    let all = |l: &[Listen]| l.iter().map(address).collect::<Vec<_>>();
     let public = all(&addresses.public);
     let json = serde_json::json!({
         "public": public.first(),

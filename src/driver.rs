@@ -3,6 +3,7 @@
 //! It never waits for etcd: each request is a bounded task that comes back as an input. What readers see is published
 //! before anything that follows from it.
 
+mod draining;
 mod questions;
 mod requests;
 mod view;
@@ -10,12 +11,12 @@ mod view;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::audit::Audit;
 use crate::clock::{self, HlcClock, Instant, Reading, Wall};
-use crate::control::{AuditLine, ControlError, Heartbeat, Requests};
+use crate::control::{AuditLine, Heartbeat, Requests};
 use crate::election::Core;
 use crate::election::event::{ElectionInput, Input, Output, SessionInput, Ticket, Transition};
 use crate::election::ids::{ElectionIndex, ElectionName};
@@ -24,7 +25,7 @@ use crate::election::role::Role;
 use crate::etcd::{Etcd, Stamp, Watcher};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::snapshot::{ElectionView, LeaderView, Publisher, SessionView, Snapshot};
+use crate::snapshot::{ElectionView, Publisher, SessionView, Snapshot};
 use questions::Questions;
 
 /// Events that may wait for the loop. Tasks and the watch wait for room; nothing is dropped.
@@ -35,8 +36,6 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const TRIM_EVERY: u64 = 16;
 /// Room for the requests of a stop, on top of promises running out: a hand-over, a look at its outcome, a revoke.
 const STOP_REQUESTS: u32 = 3;
-
-type Resigned = oneshot::Sender<Result<Option<LeaderView>, ControlError>>;
 
 /// What the driver is built from.
 pub struct Parts {
@@ -64,6 +63,8 @@ pub struct Parts {
     pub max_jump: Duration,
     /// The longest promise.
     pub promise: Duration,
+    /// How long a drain holds what was led, where its caller does not say.
+    pub drain_timeout: Duration,
     /// Limit of one request to etcd.
     pub request_timeout: Duration,
     /// History records of each election that are kept.
@@ -80,7 +81,7 @@ pub struct Driver {
     questions: Questions,
     /// What nobody waits for.
     chores: JoinSet<()>,
-    resigning: BTreeMap<Ticket, (ElectionIndex, Resigned)>,
+    callers: BTreeMap<Ticket, requests::Waiting>,
     tickets: u64,
     hlc: HlcClock,
     notes: Vec<view::Note>,
@@ -91,6 +92,8 @@ pub struct Driver {
     etcd_seen: Option<Instant>,
     seq: u64,
     stopped: Option<bool>,
+    /// What was last said of a drain.
+    drained: Option<draining::Told>,
 }
 
 impl Driver {
@@ -109,11 +112,12 @@ impl Driver {
             tasks: JoinSet::new(),
             questions: Questions::new(parts.etcd.clone()),
             chores: JoinSet::new(),
-            resigning: BTreeMap::new(),
+            callers: BTreeMap::new(),
             tickets: 0,
             etcd_seen: None,
             seq: parts.audit.last_seq(),
             stopped: None,
+            drained: None,
             parts,
             inputs,
             sender,
@@ -172,6 +176,7 @@ impl Driver {
                 inputs.extend(self.carry_out(output, reading));
             }
         }
+        self.remind_of_drain(reading.now);
         for _ in 0..self.parts.audit.take_dropped() {
             self.parts.metrics.audit_dropped();
         }

@@ -24,6 +24,7 @@ pub mod kubernetes;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod rights;
 pub mod shutdown;
 pub mod snapshot;
 mod supervisor;

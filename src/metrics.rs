@@ -230,6 +230,7 @@ impl Metrics {
         log_dropped.inc_by(crate::logging::dropped().saturating_sub(log_dropped.get()));
         let snapshot = reader.load();
         self.published(&snapshot, at.now);
+        self.0.families.draining.set(i64::from(snapshot.draining));
         self.0.families.session_ttl.set(snapshot.session.map_or(self.0.ttl, |s| s.ttl).as_secs_f64());
         for (index, name) in self.0.elections.iter().enumerate().take(snapshot.elections.len()) {
             judged::judge(&self.0.families, reader, &snapshot, (ElectionIndex(index), name), at);

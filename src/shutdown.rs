@@ -1,12 +1,17 @@
-//! Signals to stop: the first drains, the second aborts. All others that would end a process end nothing.
+//! Signals to stop: the first hands over, the second aborts. All others that would end a process end nothing.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::clock::{self, Instant};
 use crate::control::Control;
 use crate::{logging, supervisor};
 
+/// So long after the first signal to stop, another one is the same wish, told twice: `timeout` of a shell signals the process
+/// and then its group, and a terminal's Ctrl-C reaches the parent that passes it on.
+const ONE_WISH: Duration = Duration::from_secs(1);
 /// Exit code of an abort by a second signal.
 const ABORTED: i32 = 1;
 
@@ -58,7 +63,7 @@ impl Signals {
 
     /// Heeds them for good.
     pub async fn heed(mut self, control: Control) {
-        let mut stopping = false;
+        let mut first: Option<Instant> = None;
         loop {
             tokio::select! {
                 _ = self.hang_up.recv() => {
@@ -69,13 +74,21 @@ impl Signals {
                 _ = self.interrupt.recv() => {}
                 _ = self.quit.recv() => {}
             }
-            if std::mem::replace(&mut stopping, true) {
+            let now = clock::now();
+            if let Some(first) = first {
+                if now.since(first) < ONE_WISH {
+                    tracing::info!("a second signal within {ONE_WISH:?} of the first changes nothing");
+                    continue;
+                }
                 tracing::warn!("a second signal: aborting; the lease ends by its TTL");
                 logging::flush();
                 #[allow(clippy::disallowed_methods, reason = "an abort is what the second signal asks for")]
                 std::process::exit(ABORTED);
             }
-            tracing::info!("stopping: handing over, then giving the lease up; a second signal aborts");
+            first = Some(now);
+            tracing::info!(
+                "stopping: handing over, then giving the lease up; a second signal after {ONE_WISH:?} aborts"
+            );
             supervisor::stopping();
             control.shutdown();
         }

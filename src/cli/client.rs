@@ -179,16 +179,17 @@ impl Client {
         let request = self.build(method, path, body)?;
         let target = &self.target;
         let unreachable = |why: &dyn fmt::Display| ClientError::Unreachable(format!("{target}: cannot connect: {why}"));
+        let refused = |e: std::io::Error| unreachable(&format!("{e}; {}", remedy(e.kind())));
         let connect = CONNECT.min(limit);
         match target {
             Target::Unix(path) => {
                 let stream = timeout(connect, UnixStream::connect(path)).await;
-                let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(|e| unreachable(&e))?;
+                let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(refused)?;
                 self.exchange(stream, request, limit).await
             }
             Target::Tcp(authority) | Target::Tls(authority) => {
                 let stream = timeout(connect, TcpStream::connect(authority.as_str())).await;
-                let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(|e| unreachable(&e))?;
+                let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(refused)?;
                 let Some(tls) = &self.tls else { return self.exchange(stream, request, limit).await };
                 let stream = timeout(connect, tls.connector.connect(tls.name.clone(), stream)).await;
                 let stream = stream.map_err(|_| unreachable(&"no answer"))?.map_err(|e| unreachable(&e))?;
@@ -243,6 +244,16 @@ impl Client {
     }
 }
 
+/// What mends a connection that cannot be made.
+const fn remedy(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::PermissionDenied => {
+            "you need the group of the socket, `tenure` where the packages' unit runs it, 65532 in pods"
+        }
+        _ => "is the daemon running there? Its control listener is told by --control, $TENURE_CONTROL, or -c FILE",
+    }
+}
+
 impl Answer {
     /// The body of a 2xx; anything else ends the command by its problem's `code`.
     ///
@@ -258,7 +269,9 @@ impl Answer {
         let text = |pointer: &str| super::output::cell(&self.body, pointer);
         let code = text("/code");
         let exit = match code.as_str() {
-            "not_leader" | "no_leader" | "guard_expired" | "draining" | "stale" | "not_issued" => Exit::NotSo,
+            "not_leader" | "no_leader" | "guard_expired" | "draining" | "not_draining" | "stale" | "not_issued" => {
+                Exit::NotSo
+            }
             "outcome_unknown" => Exit::OutcomeUnknown,
             "unavailable" => Exit::Unavailable,
             _ if matches!(self.status.as_u16(), 408 | 429 | 502..=504) => Exit::Unavailable,
@@ -304,6 +317,7 @@ mod tests {
             (503, "not_leader", Exit::NotSo),
             (409, "not_leader", Exit::NotSo),
             (409, "stale", Exit::NotSo),
+            (409, "not_draining", Exit::NotSo),
             (503, "unavailable", Exit::Unavailable),
             (503, "outcome_unknown", Exit::OutcomeUnknown),
             (401, "unauthorized", Exit::Failed),

@@ -53,6 +53,11 @@ enum Command {
     /// Run the daemon
     Run(RunArgs),
     /// Who leads, and what this daemon is
+    #[command(
+        after_help = "Columns: TOKEN this daemon's fencing token, while it leads; GUARD for how long it may go on leading \
+                      without another renewal; QUEUE its place, 0 leads; LEADER TOKEN the leader's, which is no token of \
+                      yours; SINCE when the role was taken, and REASON why."
+    )]
     Status(status::StatusArgs),
     /// This daemon's fencing token, if it leads
     Token(token::TokenArgs),
@@ -66,8 +71,15 @@ enum Command {
     Candidates(lists::CandidatesArgs),
     /// Ask etcd whether a token is the current one
     Verify(token::VerifyArgs),
-    /// Stop leading in every election, and keep the session: for a preStop hook
+    /// Stop leading in every election at once, and hand over later: for a preStop hook
+    #[command(
+        long_about = "Stop leading in every election at once, and hand over later: for a preStop hook.\n\nUntil the hand-over \
+                      nobody leads what this daemon led. It comes with `tenure drained`, with a stop (SIGTERM), with `tenure \
+                      undrain`, or after --timeout; with --hand-over as soon as the last promise has run out."
+    )]
     Drain(verbs::DrainArgs),
+    /// End a drain: hand over what it still holds, and take part again
+    Undrain(verbs::UndrainArgs),
     /// The application has stopped acting: hand over now
     Drained(verbs::DrainedArgs),
     /// Succeed if the daemon leads, is ready, or lives: for exec probes
@@ -155,6 +167,7 @@ async fn dispatch(command: Command, format: Format) -> Result<Exit, Failure> {
         Command::Candidates(args) => lists::candidates(args, format).await,
         Command::Verify(args) => token::verify(args, format).await,
         Command::Drain(args) => verbs::drain(args, format).await,
+        Command::Undrain(args) => verbs::undrain(args, format).await,
         Command::Drained(args) => verbs::drained(args, format).await,
         Command::Check(args) => check::check(args, format).await,
         Command::Config(args) => config::config(args, format),

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
+use crate::config::Env;
 
 /// How data looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -60,6 +61,12 @@ pub fn raw(text: &str) -> Result<(), Failure> {
 /// Words for people. Where nobody reads them, they are lost: `eprintln!` would panic there.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// The same, in red where a person reads it.
+pub fn warn(text: &str) {
+    let plain = Env::of_process().filled("NO_COLOR").is_some();
+    if io::stderr().is_terminal() && !plain { say(&format!("\x1b[31m{text}\x1b[0m")) } else { say(text) }
 }
 
 /// Whether standard output is a terminal.

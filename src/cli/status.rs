@@ -1,5 +1,6 @@
 //! `tenure status`: once, or at every change.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use super::client::Client;
 use super::exit::{Exit, Failure};
 use super::output::{self, Format, cell, say, table};
 use super::target::Election;
+use crate::config::duration_text;
 
 /// How long one poll waits for a change. Short enough that a change between two polls is seen soon.
 const POLL: Duration = Duration::from_secs(30);
@@ -31,8 +33,9 @@ pub async fn status(args: StatusArgs, format: Format) -> Result<Exit, Failure> {
     let client = args.election.daemon.client()?;
     let named = args.election.named()?;
     let documents = fetch(&client, named.as_deref()).await?;
-    show(&documents, named.is_some(), format)?;
-    if args.watch { watch(&client, documents, format).await } else { Ok(Exit::Done) }
+    let view = View { format, doctor: doctor(args.election.daemon.config.as_deref()) };
+    view.show(&documents, named.is_some())?;
+    if args.watch { watch(&client, documents, &view).await } else { Ok(Exit::Done) }
 }
 
 async fn fetch(client: &Client, named: Option<&str>) -> Result<Vec<Value>, Failure> {
@@ -61,8 +64,8 @@ pub async fn next(client: &Client, known: &Value, longest: Duration) -> Result<V
     if answer.status.as_u16() == 304 { one(client, &election).await } else { answer.accepted() }
 }
 
-async fn watch(client: &Client, mut shown: Vec<Value>, format: Format) -> Result<Exit, Failure> {
-    let terminal = output::on_terminal() && format == Format::Text;
+async fn watch(client: &Client, mut shown: Vec<Value>, view: &View) -> Result<Exit, Failure> {
+    let terminal = output::on_terminal() && view.format == Format::Text;
     let mut polls: FuturesUnordered<_> = (0..shown.len()).map(|i| poll(client, i, shown[i].clone())).collect();
     let mut silent = false;
     while let Some((i, polled)) = polls.next().await {
@@ -74,9 +77,9 @@ async fn watch(client: &Client, mut shown: Vec<Value>, format: Format) -> Result
                     if terminal {
                         // Redrawn from the top: a table of a few lines needs no more.
                         output::raw("\x1b[H\x1b[2J")?;
-                        show(&shown, shown.len() == 1, format)?;
+                        view.show(&shown, shown.len() == 1)?;
                     } else {
-                        show(&shown[i..=i], true, format)?;
+                        view.show(&shown[i..=i], true)?;
                     }
                 }
             }
@@ -99,16 +102,55 @@ async fn poll(client: &Client, i: usize, known: Value) -> (usize, Result<Value, 
 /// Whether anything changed that a watcher waits for; the guard runs down all the time.
 fn differs(before: &Value, after: &Value) -> bool {
     let keys = ["role", "generation", "leader", "reason", "paused", "foreign"];
-    keys.iter().any(|key| before.get(key) != after.get(key))
+    let reachable = |d: &Value| d.pointer("/etcd/reachable").cloned();
+    keys.iter().any(|key| before.get(key) != after.get(key)) || reachable(before) != reachable(after)
 }
 
-fn show(documents: &[Value], single: bool, format: Format) -> Result<(), Failure> {
-    if format != Format::Text {
-        let value =
-            if single { documents.first().cloned().unwrap_or_default() } else { json!({"elections": documents}) };
-        return format.print("", &value);
+/// How documents are shown.
+struct View {
+    format: Format,
+    /// The command that tells more of etcd.
+    doctor: String,
+}
+
+fn doctor(config: Option<&Path>) -> String {
+    config.map_or_else(|| "tenure doctor".to_owned(), |file| format!("tenure doctor -c {}", file.display()))
+}
+
+impl View {
+    fn show(&self, documents: &[Value], single: bool) -> Result<(), Failure> {
+        if self.format != Format::Text {
+            let value =
+                if single { documents.first().cloned().unwrap_or_default() } else { json!({"elections": documents}) };
+            return self.format.print("", &value);
+        }
+        shown(documents)?;
+        // All elections of a daemon share one etcd.
+        if let Some(words) = documents.first().and_then(unreachable) {
+            output::warn(&format!("{words}; see \"{}\"", self.doctor));
+        }
+        Ok(())
     }
-    let head = ["ELECTION", "ROLE", "LEADER", "TOKEN", "GUARD", "QUEUE", "SINCE", "REASON"].map(str::to_owned).to_vec();
+}
+
+/// That etcd does not answer, since when, and why; `None` while it does.
+fn unreachable(d: &Value) -> Option<String> {
+    let etcd = d.get("etcd").filter(|etcd| etcd.get("reachable") == Some(&Value::Bool(false)))?;
+    let why = match cell(etcd, "/last_error").as_str() {
+        "-" => String::new(),
+        why => format!(": {why}"),
+    };
+    Some(format!("etcd: unreachable for {}{why}", silence(etcd)))
+}
+
+/// For how long it has been so.
+fn silence(etcd: &Value) -> String {
+    duration_text(Duration::from_secs(etcd.get("for_ms").and_then(Value::as_u64).unwrap_or(0) / 1_000))
+}
+
+fn shown(documents: &[Value]) -> Result<(), Failure> {
+    let head = ["ELECTION", "ROLE", "TOKEN", "GUARD", "QUEUE", "LEADER", "LEADER TOKEN", "SINCE", "REASON"];
+    let head = head.map(str::to_owned).to_vec();
     let rows = documents.iter().map(row);
     output::line(&table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
 }
@@ -119,18 +161,27 @@ fn row(d: &Value) -> Vec<String> {
         "-" if d.get("foreign") == Some(&Value::Bool(true)) => "(foreign)".to_owned(),
         id => id.to_owned(),
     };
+    let leads = d.get("role").and_then(Value::as_str) == Some("leader");
+    // Who else leads is known from etcd alone.
+    let leader = match d.get("etcd").filter(|_| unreachable(d).is_some() && leader != "-" && !leads) {
+        Some(etcd) => format!("{leader} (as of {} ago)", silence(etcd)),
+        None => leader,
+    };
     let guard = match d.get("guard_ms").and_then(Value::as_u64) {
         None | Some(0) => "-".to_owned(),
         Some(ms) => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
     };
     let role = format!("{}{}", cell(d, "/role"), flag("paused", " (paused)"));
+    // The newest generation is the leader's: it is a token of ours only while that is us.
+    let token = if leads { cell(d, "/generation") } else { "-".to_owned() };
     vec![
         cell(d, "/election"),
         role,
-        leader,
-        cell(d, "/generation"),
+        token,
         guard,
         cell(d, "/queue_position"),
+        leader,
+        cell(d, "/leader/generation"),
         cell(d, "/since"),
         cell(d, "/reason"),
     ]
@@ -143,10 +194,34 @@ mod tests {
     #[test]
     fn a_row_says_who_leads_with_which_token() {
         let d = json!({"election": "orders", "id": "pod-0", "role": "leader", "generation": 42, "guard_ms": 7421,
-            "leader": {"id": "pod-0"}, "queue_position": 0, "since": "2026-11-20T12:00:00.000Z", "reason": "elected"});
-        assert_eq!(row(&d), ["orders", "leader", "pod-0", "42", "7.4s", "0", "2026-11-20T12:00:00.000Z", "elected"]);
+            "leader": {"id": "pod-0", "generation": 42}, "queue_position": 0, "since": "2026-11-20T12:00:00.000Z", "reason": "elected"});
+        let since = "2026-11-20T12:00:00.000Z";
+        assert_eq!(row(&d), ["orders", "leader", "42", "7.4s", "0", "pod-0", "42", since, "elected"]);
         let d = json!({"election": "x", "role": "candidate", "generation": 0, "leader": null, "foreign": true, "paused": true});
-        assert_eq!(row(&d)[..5], ["x", "candidate (paused)", "(foreign)", "0", "-"]);
+        assert_eq!(row(&d)[..7], ["x", "candidate (paused)", "-", "-", "-", "(foreign)", "-"]);
+        let d = json!({"election": "x", "role": "candidate", "generation": 42, "leader": {"id": "pod-0", "generation": 42}});
+        assert_eq!(row(&d)[2], "-", "the leader's token is none of ours");
+        assert_eq!(row(&d)[5..7], ["pod-0", "42"]);
+    }
+
+    #[test]
+    fn an_etcd_that_does_not_answer_is_said_with_its_reason_and_makes_the_leader_an_old_one() {
+        let etcd = |reachable: bool, error: Value| {
+            json!({"reachable": reachable, "since": "2026-11-20T12:00:00.000Z",
+            "for_ms": 14_300, "last_error": error})
+        };
+        let d = |etcd: Value| json!({"role": "candidate", "leader": {"id": "pod-0", "generation": 7}, "etcd": etcd});
+        let silent = d(etcd(false, json!("http://a:2379: no answer within 1s")));
+        assert_eq!(
+            unreachable(&silent).as_deref(),
+            Some("etcd: unreachable for 14s: http://a:2379: no answer within 1s")
+        );
+        assert_eq!(row(&silent)[5], "pod-0 (as of 14s ago)");
+        assert_eq!(unreachable(&d(etcd(false, Value::Null))).as_deref(), Some("etcd: unreachable for 14s"));
+        let well = d(etcd(true, json!("an old one")));
+        assert_eq!((unreachable(&well), row(&well)[5].as_str()), (None, "pod-0"));
+        assert!(differs(&silent, &well));
+        assert_eq!(doctor(Some(Path::new("t.yaml"))), "tenure doctor -c t.yaml");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `tenure resign`, `drain`, `drained`: what changes something.
+//! `tenure resign`, `drain`, `undrain`, `drained`: what changes something.
 
 use std::time::Duration;
 
@@ -21,11 +21,27 @@ pub struct ResignArgs {
     /// Stay out of the queue for this long
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     cooldown: Duration,
+    /// Only from the leadership with this token: a late repetition then ends no newer one (exit code 4)
+    #[arg(long)]
+    token: Option<u64>,
 }
 
 /// Flags of `drain`.
 #[derive(Args, Debug)]
 pub struct DrainArgs {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Hand over as soon as the last promise has run out, instead of waiting for the application's word
+    #[arg(long, conflicts_with = "timeout")]
+    hand_over: bool,
+    /// Hand over by itself after this long [default: as the daemon's configuration says]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// Flags of `undrain`.
+#[derive(Args, Debug)]
+pub struct UndrainArgs {
     #[command(flatten)]
     daemon: Daemon,
 }
@@ -35,12 +51,18 @@ pub struct DrainArgs {
 pub struct DrainedArgs {
     #[command(flatten)]
     election: Election,
+    /// Only the leadership with this token: a late repetition then ends no newer one (exit code 4)
+    #[arg(long)]
+    token: Option<u64>,
 }
 
 /// Steps down, and prints the new leader's id, if there is one already.
 pub async fn resign(args: ResignArgs, format: Format) -> Result<Exit, Failure> {
     let (client, name) = args.election.resolve().await?;
-    let body = json!({"cooldown_ms": u64::try_from(args.cooldown.as_millis()).unwrap_or(u64::MAX)});
+    let mut body = json!({"cooldown_ms": millis(args.cooldown)});
+    if let Some(token) = args.token {
+        body["token"] = token.into();
+    }
     let path = format!("/v1/elections/{name}/resign");
     let answer = client.post(&path, &body, client.limit() + HANDOVER).await.map_err(|e| e.failure(true))?;
     let body = answer.accepted()?;
@@ -59,16 +81,53 @@ pub async fn resign(args: ResignArgs, format: Format) -> Result<Exit, Failure> {
 /// Stops leading everywhere.
 pub async fn drain(args: DrainArgs, format: Format) -> Result<Exit, Failure> {
     let client = args.daemon.client()?;
-    let answer = client.post("/v1/drain", &json!({}), client.limit()).await.map_err(|e| e.failure(true))?;
-    done(&answer.accepted()?, "draining: not leader from now on", format)
+    let mut body = json!({});
+    if args.hand_over {
+        body["hand_over"] = true.into();
+    }
+    if let Some(timeout) = args.timeout {
+        body["timeout_ms"] = millis(timeout).into();
+    }
+    let answer = client.post("/v1/drain", &body, client.limit()).await.map_err(|e| e.failure(true))?;
+    let body = answer.accepted()?;
+    done(&body, &held(&body, args.hand_over), format)
+}
+
+/// What a drain does, in words.
+fn held(body: &Value, hand_over: bool) -> String {
+    let names: Vec<_> = body.get("held").and_then(Value::as_array).into_iter().flatten().collect();
+    let names: Vec<_> = names.iter().filter_map(|name| name.as_str()).collect();
+    let names = names.join(", ");
+    match (names.is_empty(), hand_over) {
+        (true, _) => {
+            "draining: it led nothing, and takes part in no election until `tenure undrain` or a restart".to_owned()
+        }
+        (false, true) => format!("no longer leading {names}; handing over as soon as the last promise has run out"),
+        (false, false) => format!(
+            "no longer leading {names}. Nobody leads until you run `tenure drained` or `tenure undrain`, stop this daemon, or {} comes",
+            cell(body, "/hands_over_at")
+        ),
+    }
+}
+
+/// Takes part again.
+pub async fn undrain(args: UndrainArgs, format: Format) -> Result<Exit, Failure> {
+    let client = args.daemon.client()?;
+    let answer = client.post("/v1/undrain", &json!({}), client.limit()).await.map_err(|e| e.failure(true))?;
+    done(&answer.accepted()?, "taking part again; what the drain still held is handed over first", format)
 }
 
 /// Hands over.
 pub async fn drained(args: DrainedArgs, format: Format) -> Result<Exit, Failure> {
     let (client, name) = args.election.resolve().await?;
     let path = format!("/v1/elections/{name}/drained");
-    let answer = client.post(&path, &json!({}), client.limit()).await.map_err(|e| e.failure(true))?;
-    done(&answer.accepted()?, "handing over", format)
+    let body = args.token.map_or_else(|| json!({}), |token| json!({"token": token}));
+    let answer = client.post(&path, &body, client.limit()).await.map_err(|e| e.failure(true))?;
+    done(&answer.accepted()?, &format!("handing over {name}"), format)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn done(body: &Value, words: &str, format: Format) -> Result<Exit, Failure> {

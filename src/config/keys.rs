@@ -19,6 +19,7 @@ pub(super) const KEYS: &[&str] = &[
     "session.slack",
     "session.promise",
     "session.vacancy_grace",
+    "session.drain_timeout",
     "http.public",
     "http.control",
     "http.request_timeout",

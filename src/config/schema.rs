@@ -38,6 +38,9 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<W
     load_bytes(&file, &bytes, overrides)
 }
 
+/// How long a drain holds what was led: an election must not stay blocked because somebody forgot.
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// [`load`] of what a file of this name holds.
 ///
 /// # Errors
@@ -83,6 +86,9 @@ fn config(walk: &mut Walk, root: &Node, overrides: &Overrides) -> Option<Config>
     let elections = elections(walk, &top);
     let etcd = super::etcd::etcd(walk, &top);
     let timing = timing(walk, &top);
+    let section = walk.section(&top, "session");
+    let longest = Duration::from_hours(24);
+    let drain_timeout = walk.value(&section, "drain_timeout", DRAIN_TIMEOUT, |s| duration(s, Duration::ZERO, longest));
     let http = http(walk, &top);
     let section = walk.section(&top, "readiness");
     let readiness_strict = walk.value(&section, "strict", false, boolean);
@@ -103,6 +109,7 @@ fn config(walk: &mut Walk, root: &Node, overrides: &Overrides) -> Option<Config>
         elections,
         etcd,
         timing: timing?,
+        drain_timeout,
         http,
         readiness_strict,
         startup_wait_for_etcd,

@@ -36,6 +36,7 @@ pub fn effective(config: &Config) -> Value {
             "slack": duration_text(spec.slack),
             "promise": duration_text(spec.promise),
             "vacancy_grace": duration_text(spec.vacancy_grace),
+            "drain_timeout": duration_text(config.drain_timeout),
         },
         "http": http(&config.http),
         "readiness": {"strict": config.readiness_strict},

@@ -26,8 +26,9 @@ pub(super) struct Context<'a> {
     pub(super) ttl: Duration,
     /// Draining or stopping: nobody queues any more.
     pub(super) retiring: bool,
-    /// Stopping: nothing waits for the application's word.
     pub(super) stopping: bool,
+    /// Draining: until then, what was led waits for the application's word.
+    pub(super) held_until: Option<Instant>,
     /// The highest generation that any history showed for this election.
     pub(super) floor: Generation,
     /// Whether generations follow the store's revision.
@@ -274,7 +275,9 @@ impl Contest {
             State::Waiting { .. } => self.elect_if_due(ctx),
             State::Leading { key, generation } => {
                 let (key, generation) = (key.clone(), *generation);
-                if self.seen.newest() > generation && !mutant::on(Mutant::SupersededIgnored) {
+                // Our own number in another's hand, too: raised by hand, in a history that a restore began.
+                let taken = self.seen.newest() == generation && self.seen.names(&key).is_none();
+                if (self.seen.newest() > generation || taken) && !mutant::on(Mutant::SupersededIgnored) {
                     self.step_down(ctx, key, generation, Reason::Superseded, Release::WhenSafe);
                 }
             }
@@ -396,6 +399,7 @@ mod tests {
                 ttl: timing.ttl(),
                 retiring: false,
                 stopping: false,
+                held_until: None,
                 floor: Generation(0),
                 by_revision: false,
                 out: &mut out,

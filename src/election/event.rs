@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
+pub use super::command::{Command, Reply, Ticket};
 use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use super::record::{Cell, ControlRecord, GenerationRecord, Header, HighWater, OwnKey, Pulse, QueueEntry, View};
 use super::role::{Reason, Role};
 use super::txn::{ElectTxn, HandOverTxn};
 use crate::clock::Instant;
-
-/// Names the caller of a command, so that its answer finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
 
 /// Numbers the rounds of a repeated request, so that a late answer to an earlier round is known as such.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -223,32 +220,6 @@ pub enum HandOverOutcome {
     Unknown,
 }
 
-/// A command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Command {
-    /// Step down, hand over, and queue again after the cooldown.
-    Resign {
-        /// Which election.
-        election: ElectionIndex,
-        /// Whom to answer.
-        ticket: Ticket,
-        /// How long to stay out of the queue.
-        cooldown: Duration,
-    },
-    /// Stop leading in every election and keep the session; nothing is handed over before `Drained` or `Shutdown`.
-    Drain,
-    /// The application has stopped acting: hand over without waiting for promises.
-    Drained {
-        /// Which election.
-        election: ElectionIndex,
-    },
-    /// Stop: hand over, revoke the lease. `Stopped` follows no later than `deadline`.
-    Shutdown {
-        /// When to give up waiting for etcd.
-        deadline: Instant,
-    },
-}
-
 /// What must be done. Carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
@@ -374,22 +345,6 @@ pub struct WatchPlan {
     pub suffixes: Vec<String>,
     /// The first revision whose events are wanted.
     pub from: Revision,
-}
-
-/// The answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Reply {
-    /// The hand-over committed; `successor` is whom it named.
-    Resigned {
-        /// `None` where nobody of ours was queued.
-        successor: Option<QueueEntry>,
-        /// The successor's generation, or our own where there is none.
-        generation: Generation,
-    },
-    /// This daemon does not lead.
-    NotLeader,
-    /// The session ended before the hand-over was known to have committed.
-    Unknown,
 }
 
 /// A change of role, as the audit records it.

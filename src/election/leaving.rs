@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::contest::{Contest, Context, REFUSED_PAUSE, State};
-use super::event::{HandOverOutcome, Output, Reply, Ticket};
+use super::event::{HandOverOutcome, Output, Reply, Ticket, Transition};
 use super::ids::{CandidateKey, Generation};
 use super::mutant::{self, Mutant};
 use super::record::{Cell, QueueEntry};
-use super::role::Reason;
+use super::role::{Reason, Role};
 use super::txn::{HandOverTxn, MAX_SKIPPED, Succession};
 use crate::clock::Instant;
 
@@ -37,7 +37,7 @@ pub(super) struct Leaving {
 /// When the hand-over may commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Release {
-    /// Not before the application, or the signal to stop, says so.
+    /// Not while a drain holds it: until the application's word, the drain's end or time, or a stop.
     Held,
     /// Once the last promise has run out.
     WhenSafe,
@@ -175,8 +175,32 @@ impl Contest {
         ctx.out.push(Output::SealPromises(self.index));
     }
 
+    /// The refusal of a command that names a generation, or none, where it does not mean what we lead or give up now.
+    fn refusal(&self, token: Option<Generation>) -> Option<Reply> {
+        let own = match &self.state {
+            State::Leading { generation, .. } => Some(*generation),
+            State::Leaving(leaving) => leaving.generation,
+            State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => None,
+        };
+        match own {
+            None => Some(Reply::NotLeader),
+            Some(own) if token.is_none_or(|token| token == own) => None,
+            Some(_) => Some(Reply::Stale),
+        }
+    }
+
     /// `resign`.
-    pub(super) fn resign(&mut self, ctx: &mut Context<'_>, ticket: Ticket, cooldown: Duration) {
+    pub(super) fn resign(
+        &mut self,
+        ctx: &mut Context<'_>,
+        ticket: Ticket,
+        cooldown: Duration,
+        token: Option<Generation>,
+    ) {
+        if let Some(reply) = self.refusal(token) {
+            ctx.out.push(Output::Reply { ticket, reply });
+            return;
+        }
         match &mut self.state {
             State::Leading { key, generation } => {
                 let (key, generation) = (key.clone(), *generation);
@@ -186,18 +210,23 @@ impl Contest {
                     leaving.tickets.push(ticket);
                 }
             }
-            State::Leaving(leaving) if leaving.generation.is_some() => {
+            State::Leaving(leaving) => {
                 leaving.release = leaving.release.no_later_than_safe();
                 leaving.tickets.push(ticket);
             }
-            State::Leaving(_) | State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {
-                ctx.out.push(Output::Reply { ticket, reply: Reply::NotLeader });
-            }
+            State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {}
         }
     }
 
     /// `drained`: the application has stopped acting.
-    pub(super) fn drained(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn drained(&mut self, ctx: &mut Context<'_>, ticket: Ticket, token: Option<Generation>) {
+        let token = token.filter(|_| !mutant::on(Mutant::DrainedOfAnother));
+        let refusal = self.refusal(token);
+        let refused = refusal.is_some();
+        ctx.out.push(Output::Reply { ticket, reply: refusal.unwrap_or(Reply::HandingOver) });
+        if refused {
+            return;
+        }
         match &mut self.state {
             State::Leading { key, generation } => {
                 let (key, generation) = (key.clone(), *generation);
@@ -205,6 +234,22 @@ impl Contest {
             }
             State::Leaving(leaving) => leaving.release = Release::Now,
             State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } => {}
+        }
+    }
+
+    /// The mutant of an `undrain` that forgets what the drain gave up.
+    pub(super) fn lead_on(&mut self, ctx: &mut Context<'_>) {
+        if let State::Leaving(Leaving { key, generation: Some(generation), .. }) = &self.state {
+            let (key, generation) = (key.clone(), *generation);
+            self.state = State::Leading { key, generation };
+            ctx.out.push(Output::Transition(Transition {
+                election: self.index,
+                from: Role::Follower,
+                to: Role::Leader,
+                old_generation: Generation(0),
+                new_generation: generation,
+                reason: Reason::Elected,
+            }));
         }
     }
 
@@ -255,10 +300,11 @@ impl Contest {
     pub(super) fn advance_leaving(&mut self, ctx: &mut Context<'_>) {
         let (looking, next) = (self.looking(), self.next_generation(ctx));
         let State::Leaving(leaving) = &mut self.state else { return };
-        if ctx.stopping {
+        if ctx.held_until.is_none_or(|until| until <= ctx.now) {
             leaving.release = leaving.release.no_later_than_safe();
         }
-        let superseded = leaving.generation.is_none_or(|own| self.seen.newest() != own);
+        let record = self.seen.names(&leaving.key).map(|record| record.generation);
+        let superseded = record.is_none() || record != leaving.generation;
         // A vacancy under a pause stays one: then nobody is named.
         let room = next <= Generation::MAX;
         let naming = !superseded && !self.seen.paused() && room && leaving.refusals < NAMING_TRIES;

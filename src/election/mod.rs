@@ -17,6 +17,7 @@
 //!
 //! An observer stays one. Any other edge is a bug, and asserts. Leadership itself is judged by readers, against the guard.
 
+mod command;
 mod contest;
 mod electing;
 pub mod event;
@@ -72,7 +73,8 @@ pub struct Core {
     session: Session,
     contests: Vec<Contest>,
     ratchet: Ratchet,
-    draining: bool,
+    /// A drain, and until when what it holds waits for the application's word.
+    draining: Option<Instant>,
     stopping: Option<Instant>,
     stopped: bool,
     /// The time of the newest input: what was due by then has been seen to.
@@ -135,7 +137,7 @@ impl Core {
             session,
             ratchet: Ratchet::new(observe.len(), remembered),
             contests: observe.iter().enumerate().map(contest).collect(),
-            draining: false,
+            draining: None,
             stopping: None,
             stopped: false,
             now,
@@ -173,11 +175,10 @@ impl Core {
     /// waits for an answer, not for time.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let retiring = self.draining || self.stopping.is_some();
         let usable = self.session.alive().is_some();
-        let contests = self.contests.iter().filter_map(|c| c.wake_at(self.now, usable, retiring));
+        let contests = self.contests.iter().filter_map(|c| c.wake_at(self.now, usable, self.draining()));
         let stop = self.stopping.filter(|_| !self.stopped);
-        contests.chain(self.session.wake_at()).chain(stop).filter(|at| *at > self.now).min()
+        contests.chain(self.session.wake_at()).chain(stop).chain(self.draining).filter(|at| *at > self.now).min()
     }
 
     /// The session, while there is one and its guard is not in doubt.
@@ -193,7 +194,13 @@ impl Core {
     /// Whether a drain or a stop has begun.
     #[must_use]
     pub const fn draining(&self) -> bool {
-        self.draining || self.stopping.is_some()
+        self.draining.is_some() || self.stopping.is_some()
+    }
+
+    /// A drain that nothing else has overtaken: until when what it holds waits for the application's word.
+    #[must_use]
+    pub fn drained_until(&self) -> Option<Instant> {
+        self.draining.filter(|_| self.stopping.is_none())
     }
 
     /// One election.
@@ -258,13 +265,23 @@ impl Core {
 
     fn command(&mut self, now: Instant, command: Command, out: &mut Vec<Output>) {
         match command {
-            Command::Resign { election, ticket, cooldown } => {
-                self.contest(now, election, out, |c, ctx| c.resign(ctx, ticket, cooldown));
+            Command::Resign { election, ticket, cooldown, token } => {
+                self.contest(now, election, out, |c, ctx| c.resign(ctx, ticket, cooldown, token));
             }
-            Command::Drained { election } => self.contest(now, election, out, Contest::drained),
-            Command::Drain => {
-                self.draining = true;
+            Command::Drained { election, ticket, token } => {
+                self.contest(now, election, out, |c, ctx| c.drained(ctx, ticket, token));
+            }
+            Command::Drain { until } => {
+                self.draining = Some(until);
                 self.step_down_all(now, Reason::Drained, Release::Held, out);
+                out.push(Output::Publish);
+            }
+            Command::Undrain => {
+                self.draining = None;
+                if mutant::on(Mutant::UndrainLeadsOn) {
+                    let contests = 0..self.contests.len();
+                    contests.for_each(|i| self.contest(now, ElectionIndex(i), out, Contest::lead_on));
+                }
                 out.push(Output::Publish);
             }
             Command::Shutdown { deadline } => {
@@ -369,8 +386,9 @@ impl Core {
             session: self.session.usable(now),
             lease: self.session.alive().map(|a| a.lease),
             ttl: self.session.alive().map_or(self.timing.ttl(), |a| a.ttl),
-            retiring: self.draining || self.stopping.is_some(),
+            retiring: self.draining.is_some() || self.stopping.is_some(),
             stopping: self.stopping.is_some(),
+            held_until: self.drained_until(),
             floor: self.ratchet.floor(election),
             by_revision: self.by_revision,
             out,

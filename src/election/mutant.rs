@@ -65,6 +65,10 @@ pub enum Mutant {
     OwnKeyLossIgnored,
     /// A leader who sees a higher generation goes on.
     SupersededIgnored,
+    /// The application's word that it has stopped ends a leadership that it does not mean.
+    DrainedOfAnother,
+    /// A drain that is undone leads on with the generation that it gave up.
+    UndrainLeadsOn,
     /// The edge compares the generation key's value only.
     GenerationByValue,
     /// The edge compares the generation key's revision only.
@@ -75,7 +79,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every one, for the tests that must catch it.
     #[allow(dead_code, reason = "the unit tests include this module too, and break nothing")]
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::DeadlineFromAnswer,
         Self::GrantFromAnswer,
         Self::UnconfirmedRenewal,
@@ -101,6 +105,8 @@ impl Mutant {
         Self::WonOnVoidGuard,
         Self::OwnKeyLossIgnored,
         Self::SupersededIgnored,
+        Self::DrainedOfAnother,
+        Self::UndrainLeadsOn,
         Self::GenerationByValue,
         Self::GenerationByRevision,
     ];

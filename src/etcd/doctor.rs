@@ -57,7 +57,7 @@ impl Etcd {
 
 impl Edge {
     /// One question for each range and each right: etcd's refusal does not say what it refuses.
-    async fn denied(&self, keys: &Keys) -> Result<Vec<String>, Error> {
+    pub(super) async fn denied(&self, keys: &Keys) -> Result<Vec<String>, Error> {
         let mut denied = Vec::new();
         for (range, prefix, writes) in [
             (&keys.generation, false, true),

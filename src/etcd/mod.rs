@@ -33,6 +33,7 @@ mod history;
 #[doc(hidden)]
 pub mod keys;
 mod look;
+mod rights;
 mod roll_call;
 mod session;
 mod tls;

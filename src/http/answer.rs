@@ -45,9 +45,15 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, Code::Malformed, detail)
     }
 
-    /// Nothing is served at this path of this listener.
-    pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, Code::NotFound, "nothing is served at this path of this listener")
+    /// Nothing is served at this path of this listener; `elsewhere` is for what the control listener serves.
+    pub fn not_found(elsewhere: bool) -> Self {
+        let what = if elsewhere {
+            "this is the public listener; tokens and verbs are on the control listener (http.control, by default \
+             unix:/run/tenure/control.sock)"
+        } else {
+            "nothing is served at this path of this listener"
+        };
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, what)
     }
 
     /// The election is not configured.
@@ -123,6 +129,12 @@ impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::NotLeader => Self::new(StatusCode::CONFLICT, Code::NotLeader, "this daemon does not lead"),
+            ControlError::Stale => {
+                Self::new(StatusCode::CONFLICT, Code::Stale, "the token is not the one that this daemon leads with")
+            }
+            ControlError::NotDraining => {
+                Self::new(StatusCode::CONFLICT, Code::NotDraining, "this daemon does not drain")
+            }
             ControlError::Unavailable(why) => Self::unavailable(why),
             ControlError::Busy => Self::busy(),
             ControlError::OutcomeUnknown(why) => Self::outcome_unknown(format!("it may have happened or not: {why}")),

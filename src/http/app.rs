@@ -88,7 +88,7 @@ impl App {
     }
 
     async fn dispatch(&self, call: &mut Call, token: Option<&AdminToken>) -> Answer {
-        let route = call.route.ok_or_else(Problem::not_found)?;
+        let route = call.route.ok_or_else(|| Problem::not_found(call.elsewhere))?;
         if !route.takes(&call.method) {
             return Err(Problem::method_not_allowed(route.allow()));
         }
@@ -127,6 +127,7 @@ impl App {
             Endpoint::Verify => token::verify(self, call).await,
             Endpoint::Resign => verbs::resign(self, call).await,
             Endpoint::Drain => verbs::drain(self, call).await,
+            Endpoint::Undrain => verbs::undrain(self, call).await,
             Endpoint::Drained => verbs::drained(self, call).await,
             Endpoint::Metrics => Ok(others::metrics(self, call)),
             Endpoint::Version => Ok(others::version(self)),

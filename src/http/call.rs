@@ -44,6 +44,8 @@ pub struct Slash;
 pub struct Call {
     /// The row of the table, if any fits.
     pub route: Option<&'static Route>,
+    /// It fits none of this listener, but one of the control listener.
+    pub elsewhere: bool,
     /// The election in the path.
     pub election: Option<String>,
     /// What follows the route's fixed part, without the slash between.
@@ -173,6 +175,17 @@ pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     // A float is printed with all of its digits, and with nothing behind them where it is whole.
     let whole = number.as_u64().or_else(|| float?.to_string().parse().ok());
     whole.ok_or_else(|| D::Error::custom("a number must be whole, not negative, and fit 64 bits"))
+}
+
+/// The same, or null.
+///
+/// # Errors
+/// For any other number.
+pub fn maybe_whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    /// Reads as [`whole`] does.
+    #[derive(serde::Deserialize)]
+    struct Whole(#[serde(deserialize_with = "whole")] u64);
+    Ok(Option::<Whole>::deserialize(from)?.map(|Whole(number)| number))
 }
 
 async fn read(body: &mut Chunks) -> Result<Vec<u8>, Problem> {

@@ -46,6 +46,8 @@ codes! {
     OutcomeUnknown => "outcome_unknown",
     /// This daemon does not lead.
     NotLeader => "not_leader",
+    /// Nothing is drained that could be undrained.
+    NotDraining => "not_draining",
     /// It leads, and is about to stop.
     Draining => "draining",
     /// It led last, and nothing newer is known.

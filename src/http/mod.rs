@@ -40,6 +40,7 @@ pub use listen::{Addresses, BindError, Bound, bind};
 
 use crate::control::Control;
 use crate::metrics::Metrics;
+use crate::rights::Rights;
 use crate::snapshot::Reader;
 
 /// What the handlers work with.
@@ -51,6 +52,8 @@ pub struct Service {
     pub control: Control,
     /// Counted here, rendered at `/metrics`.
     pub metrics: Metrics,
+    /// Whether etcd lets us do all that leading needs.
+    pub rights: Rights,
     /// What does not change while the daemon runs.
     pub about: About,
 }

@@ -154,6 +154,7 @@ fn summary(endpoint: Endpoint) -> &'static str {
         Endpoint::Verify => "Whether a token is the one that leads now, from etcd",
         Endpoint::Resign => "Step down, hand over, queue again after the cooldown",
         Endpoint::Drain => "Stop leading in every election and keep the session",
+        Endpoint::Undrain => "Take part again, after handing over what a drain still held",
         Endpoint::Drained => "The application has stopped acting: hand over now",
         Endpoint::Transitions => "This daemon's audit log, newest first",
         Endpoint::History => "The cluster-wide history, newest first, from etcd",
@@ -190,7 +191,7 @@ fn answers(endpoint: Endpoint) -> &'static [(u16, &'static str)] {
             (413, "Problem"),
             (503, "Problem"),
         ],
-        Endpoint::Resign => &[
+        Endpoint::Resign | Endpoint::Undrain => &[
             (200, "Object"),
             (400, "Problem"),
             (401, "Problem"),
@@ -200,12 +201,16 @@ fn answers(endpoint: Endpoint) -> &'static [(u16, &'static str)] {
             (413, "Problem"),
             (503, "Problem"),
         ],
-        Endpoint::Drain | Endpoint::Drained => &[
+        Endpoint::Drain => {
+            &[(202, "Drain"), (400, "Problem"), (401, "Problem"), (408, "Problem"), (413, "Problem"), (503, "Problem")]
+        }
+        Endpoint::Drained => &[
             (202, "Object"),
             (400, "Problem"),
             (401, "Problem"),
             (404, "Problem"),
             (408, "Problem"),
+            (409, "Problem"),
             (413, "Problem"),
             (503, "Problem"),
         ],
@@ -270,7 +275,9 @@ fn body(endpoint: Endpoint) -> Option<&'static str> {
     match endpoint {
         Endpoint::Verify => Some("Claim"),
         Endpoint::Resign => Some("Resign"),
-        Endpoint::Drain | Endpoint::Drained => Some("Nothing"),
+        Endpoint::Drain => Some("Draining"),
+        Endpoint::Undrain => Some("Nothing"),
+        Endpoint::Drained => Some("Drained"),
         _ => None,
     }
 }
@@ -326,6 +333,8 @@ fn schemas() -> Value {
         "priority": maybe(json!({"type": "integer"})), "lease": text, "create_revision": number,
         "foreign": {"type": "boolean"},
     });
+    let day = json!({"type": "integer", "minimum": 0, "maximum": 86_400_000});
+    let any = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
     let list = |name: &str, of: &Value| object(&[name], &json!({name: {"type": "array", "items": of}}));
     let code = json!({"enum": Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>()});
     let problem = json!({"type": text, "title": text, "status": {"type": "integer"}, "code": code, "detail": text});
@@ -340,7 +349,12 @@ fn schemas() -> Value {
         "Token": whole(&token),
         "Problem": whole(&problem),
         "Claim": closed(object(&["token"], &json!({"token": {"type": "integer", "minimum": 0, "maximum": u64::MAX}}))),
-        "Resign": closed(object(&[], &json!({"cooldown_ms": {"type": "integer", "minimum": 0, "maximum": 86_400_000}}))),
+        "Resign": closed(object(&[], &json!({"cooldown_ms": day, "token": maybe(any.clone())}))),
+        "Draining": closed(object(&[], &json!({"hand_over": {"type": "boolean"}, "timeout_ms": maybe(day.clone())}))),
+        "Drain": whole(&json!({
+            "draining": {"type": "boolean"}, "held": {"type": "array", "items": text}, "hands_over_at": maybe_text,
+        })),
+        "Drained": closed(object(&[], &json!({"token": maybe(any)}))),
         "Nothing": closed(object(&[], &json!({}))),
     })
 }

@@ -1,5 +1,6 @@
 //! Probes: for kubelets, load balancers and people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
@@ -14,10 +15,10 @@ use super::moment::Moment;
 use crate::election::ids::ElectionIndex;
 
 /// One check of a probe: its name, and what is wrong.
-type Check = (&'static str, Option<&'static str>);
+type Check = (&'static str, Option<Cow<'static, str>>);
 
 fn check(name: &'static str, well: bool, wrong: &'static str) -> Check {
-    (name, (!well).then_some(wrong))
+    (name, (!well).then_some(wrong.into()))
 }
 
 fn turns(moment: &Moment) -> Check {
@@ -29,7 +30,7 @@ pub fn livez(app: &App, call: &Call) -> Answer {
     verdict(call, "livez", Code::NotLive, &[turns(&app.moment())])
 }
 
-/// Has been in the queue of each election, and does not drain. Never means leadership: a service would lose all its standbys.
+/// Has been in the queue of each election, may do in etcd all that leading needs, and does not drain. Never means leadership: a service would lose all its standbys.
 pub fn readyz(app: &App, call: &Call) -> Answer {
     let moment = app.moment();
     let about = &app.service.about;
@@ -41,6 +42,7 @@ pub fn readyz(app: &App, call: &Call) -> Answer {
         check("started", contact.is_some(), "etcd was not reached yet"),
         // Of a wrong role or a full etcd, too, a rolling update must not take the pods that still lead.
         check("joined", moment.snapshot.joined, "etcd has not let it into each queue yet"),
+        ("rights", app.service.rights.wanting().map(Cow::Owned)),
         check("not-draining", !moment.snapshot.draining && !resigning, "draining"),
     ];
     if about.strict_ready {
@@ -106,7 +108,7 @@ fn verdict(call: &Call, probe: &str, problem: Code, checks: &[Check]) -> Answer 
     if failed.is_empty() {
         return Ok(text(StatusCode::OK, "ok"));
     }
-    let why: Vec<_> = failed.iter().filter_map(|(_, wrong)| *wrong).collect();
+    let why: Vec<_> = failed.iter().filter_map(|(_, wrong)| wrong.as_deref()).collect();
     let names: Vec<_> = failed.iter().map(|(name, _)| name).collect();
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem, why.join("; ")).with("failed", names))
 }

@@ -61,6 +61,8 @@ pub enum Endpoint {
     Resign,
     /// Stop leading, everywhere.
     Drain,
+    /// Take part again.
+    Undrain,
     /// The application has stopped.
     Drained,
     /// This daemon's audit log.
@@ -155,6 +157,7 @@ pub const ROUTES: &[Route] = &[
     row("/v1/elections/{election}/resign", Takes::Post, Access::Verb, Endpoint::Resign),
     row("/v1/elections/{election}/drained", Takes::Post, Access::Verb, Endpoint::Drained),
     row("/v1/drain", Takes::Post, Access::Verb, Endpoint::Drain),
+    row("/v1/undrain", Takes::Post, Access::Verb, Endpoint::Undrain),
     row("/metrics", Takes::Get, Access::Public, Endpoint::Metrics),
     row("/version", Takes::Get, Access::Public, Endpoint::Version),
     row("/openapi.json", Takes::Get, Access::Public, Endpoint::OpenApi),
@@ -268,6 +271,7 @@ pub(super) fn filter(app: &Arc<App>, face: Face, token: Option<AdminToken>) -> B
                 let (app, token) = (Arc::clone(&app), token.clone());
                 let call = Call {
                     route: target.route.filter(|route| route.on(face)),
+                    elsewhere: target.route.is_some_and(|route| !route.on(face)),
                     election: target.election,
                     tail: target.tail,
                     slash: slash.is_some(),

@@ -3,8 +3,8 @@
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
-    Registry,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::{Door, GateAnswer};
@@ -51,6 +51,7 @@ pub struct Families {
     pub candidates: IntGaugeVec,
     pub queue_position: IntGaugeVec,
     pub session_ttl: Gauge,
+    pub draining: IntGauge,
     pub guard_deadline: GaugeVec,
     pub guard_remaining: GaugeVec,
     pub promise_outstanding: GaugeVec,
@@ -142,6 +143,7 @@ impl Families {
             candidates: m.gauges("candidates", e, "Candidates in the queue at the last full look, the leader included."),
             queue_position: m.gauges("queue_position", e, "Place in the queue, 0 for the leader, -1 while not queued."),
             session_ttl: m.keep(Gauge::with_opts(opts("session_ttl_seconds", "The TTL that etcd granted; the configured one without a session."))),
+            draining: m.keep(IntGauge::with_opts(opts("draining", "1 while this daemon drains or stops: it takes part in no election."))),
             guard_deadline: m.floats("guard_deadline_timestamp_seconds", "When the guard of this leadership ends, in Unix time; 0 while not leading."),
             guard_remaining: m.floats("guard_remaining_seconds", "What is left of the guard of this leadership; 0 while not leading."),
             promise_outstanding: m.floats("promise_outstanding_seconds", "What is left of the last promise given to an application."),

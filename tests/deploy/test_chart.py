@@ -257,6 +257,7 @@ EDGES = {
     "session.slack": (["0s", "3899ms"], ["3900ms", "1h", "0.5s"]),
     "session.promise": (["1ms", "9s", "9650ms"], ["0s", "9651ms", "10s", "1m", "1.5s"]),
     "session.vacancyGrace": (["0s", "10s", "10000ms"], ["10001ms", "11s", "1m"]),
+    "session.drainTimeout": (["0s", "10m", "24h", "1440m", "86400s"], ["25h", "1441m", "86401s", "0.5h"]),
     "http.requestTimeout": (["100ms", "60s", "1m"], ["99ms", "60001ms", "61s", "2m"]),
     "http.maxConnections": ([1, 65536], [0, 65537]),
     "http.advertiseUrl": (

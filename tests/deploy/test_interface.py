@@ -107,7 +107,7 @@ class Seen:
         self.handovers(first, second)
         # A leader and one who waits: only the leader's key has a generation.
         self.kvs = [*stored(etcd, PREFIX), *paused, *self.raised(etcd)]
-        self.drain(second)
+        self.drain(first, second)
         self.audit = [json.loads(line) for line in audit.read_text().splitlines()]
         self.log = [json.loads(line) for line in first.text().splitlines() if '"transition"' in line]
         routes = [{"route": "label"}, {"route": "endpoint_slice", "service": "leader", "address": "10.0.0.5"}]
@@ -199,12 +199,20 @@ class Seen:
         self.see(first.control, "POST", f"/v1/elections/{ELECTION}/verify", body=b'{"token": 1}')
         eventually("the second is queued", lambda: second.get("/").json()["role"] == "candidate")
 
-    def drain(self, one: Candidate) -> None:
-        control = ["--control", f"unix:{one.control}"]
-        self.see(one.control, "POST", "/v1/drain")
-        self.see(one.control, "POST", f"/v1/elections/{ELECTION}/drained")
-        self.call("drain", "drain", *control)
-        self.call("drained", "drained", *control)
+    def drain(self, first: Candidate, second: Candidate) -> None:
+        """The second drains, so that the first, who has nobody to hand over to, leads anew each time."""
+        leader, drained = (["--control", f"unix:{one.control}"] for one in (first, second))
+        self.see(second.control, "POST", "/v1/drain")
+        self.see(second.control, "POST", f"/v1/elections/{ELECTION}/drained")
+        self.call("drained, of nothing", "drained", *drained)
+        self.see(first.control, "POST", f"/v1/elections/{ELECTION}/drained")
+        eventually("the first leads", first.leads)
+        self.call("drained", "drained", *leader)
+        eventually("the first leads again", first.leads)
+        self.see(second.control, "POST", "/v1/undrain")
+        self.see(second.control, "POST", "/v1/undrain")
+        self.call("drain", "drain", *drained)
+        self.call("undrain", "undrain", *drained)
 
     def raised(self, etcd: Etcd) -> list[tuple[str, dict]]:
         """Of a daemon that remembers more than there is."""

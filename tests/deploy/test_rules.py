@@ -134,6 +134,8 @@ HARMLESS: dict[str, set[str]] = {
     # One of its results is enough.
     "TenureRouteFailing": {"sum -> max"},
     "TenureNoStandby": {"max -> sum", "max -> min"},
+    # There is but one, and the aggregation takes away labels of the scrape.
+    "TenureDrainForgotten": {"max -> sum", "max -> min"},
 }
 
 

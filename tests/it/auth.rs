@@ -105,6 +105,43 @@ async fn who_may_not_queue_is_not_ready() {
     eventually("it is ready", async || readiness().await.filter(|(status, _)| *status == 200)).await;
 }
 
+/// Goal: a candidate that may queue and never lead is not ready, and says which right it lacks: else an update to that role would go
+/// on to the last pod.
+/// Method: all rights but those to write the generation and the history; then the one; then both.
+#[tokio::test]
+async fn who_may_queue_and_never_lead_is_not_ready() {
+    const GENERATION: &str = "/tenure/generations/orders";
+    const HISTORY: &str = "/tenure/history/orders/";
+    let mut etcd = Etcd::start().await;
+    let rights = [("readwrite", "/tenure/elections/orders/", true), ("read", "/tenure/", true)];
+    etcd.enable_auth_with("app", "secret", &rights).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "secret\n");
+    let daemon = signed_in("a", &etcd, &password).start().await;
+    eventually("it is queued", async || daemon.is_queued().await).await;
+    let lacks = async |named: &[&str], unnamed: &[&str]| {
+        eventually("it is not ready, and says why", async || {
+            let answer = daemon.get("/readyz?verbose").await.ok()?;
+            let text = answer.text();
+            let why = text.lines().find(|line| line.starts_with("[-]rights failed: etcd's role lacks "))?;
+            let right = named.iter().all(|n| why.contains(n)) && !unnamed.iter().any(|n| why.contains(n));
+            (answer.status == 503 && right && text.contains("[+]joined ok")).then_some(())
+        })
+        .await;
+    };
+    lacks(&["write on the key /tenure/generations/orders", "write on the range of /tenure/history/orders/"], &[]).await;
+    let said = daemon.logs().lines().filter(|line| line.contains("may queue and never lead")).count();
+    assert_eq!(said, 1, "once, since nothing changed: {}", daemon.logs());
+    etcd.ctl(&["role", "grant-permission", "tests", "readwrite", GENERATION]).await;
+    lacks(&[HISTORY], &[GENERATION]).await;
+    assert_eq!(daemon.leads_with().await, None);
+    etcd.ctl(&["role", "grant-permission", "--prefix=true", "tests", "readwrite", HISTORY]).await;
+    eventually("it is ready", async || (daemon.probe("/readyz").await == Some(200)).then_some(())).await;
+    leader_of(std::slice::from_ref(&daemon)).await;
+    let written = etcd.keys("/tenure/").await;
+    assert!(written.iter().all(|key| !key.contains("probe")), "asking for rights writes nothing: {written:?}");
+}
+
 /// Goal: no change of etcd's users and roles costs a leadership, though each makes every JWT "old".
 /// Method: JWTs that end after 5 s whatever is done with them, and an unrelated role or user every 300 ms.
 #[tokio::test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tenure::clock::{self, Hlc, Instant, Wall};
 use tenure::config::{HttpConfig, HttpTls, Listen};
 use tenure::control::{
-    AuditLine, AuditTrail, Control, ControlError, Current, Heartbeat, HistoryRecord, Page, Request, Requests,
+    AuditLine, AuditTrail, Control, ControlError, Current, Drain, Heartbeat, HistoryRecord, Page, Request, Requests,
+    Resignation,
 };
 use tenure::election::event::Transition;
 use tenure::election::guard::Guard;
@@ -18,12 +19,16 @@ use tenure::election::record::{CandidateInfo, Cause, GenerationRecord, Holder, Q
 use tenure::election::role::{Reason, Role};
 use tenure::http::{About, Service, bind};
 use tenure::metrics::Metrics;
+use tenure::rights::Rights;
 use tenure::snapshot::{self, ElectionView, LeaderView, Publisher, SessionView, Snapshot};
 use tenure::timing::Timing;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+/// For how long the driver that the test plays would hold what was led.
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How a test wants the daemon.
 #[derive(Clone, Debug)]
@@ -156,8 +161,20 @@ async fn play(mut requests: Requests, mute: bool) {
         }
         match request {
             Request::Resign(ElectionIndex(0), _, reply) => drop(reply.send(Ok(Some(pod(43))))),
+            Request::Resign(ElectionIndex(1), Resignation { token: Some(_), .. }, reply) => {
+                drop(reply.send(Err(ControlError::Stale)));
+            }
             Request::Resign(_, _, reply) => drop(reply.send(Err(ControlError::NotLeader))),
-            Request::Drain(reply) | Request::Drained(_, reply) => drop(reply.send(())),
+            Request::Drain(hold, reply) => {
+                let at = Wall(u64::try_from(hold.unwrap_or(DRAIN_TIMEOUT).as_millis()).expect("small"));
+                drop(reply.send(Drain { held: vec![ElectionIndex(0)], hands_over_at: Some(at) }));
+            }
+            Request::Undrain(reply) => drop(reply.send(Err(ControlError::NotDraining))),
+            Request::Drained(ElectionIndex(0), token, reply) => {
+                let answer = if token.is_none_or(|t| t == Generation(42)) { Ok(()) } else { Err(ControlError::Stale) };
+                drop(reply.send(answer));
+            }
+            Request::Drained(_, _, reply) => drop(reply.send(Err(ControlError::NotLeader))),
             Request::Inquire(ElectionIndex(0), reply) => {
                 drop(reply.send(Ok(Current { generation: Generation(42), leader: Some(pod(42)), foreign: false })));
             }
@@ -225,7 +242,7 @@ impl Stage {
         };
         let (public, control_at) = (address(&bound.addresses().public[0]), address(&bound.addresses().control[0]));
         let (stop, stopped) = oneshot::channel();
-        let service = Service { reader, control, metrics, about };
+        let service = Service { reader, control, metrics, rights: Rights::all(), about };
         let task = tokio::spawn(bound.serve(service, async { drop(stopped.await) }));
         let stage = Self { public, control: control_at, publisher, heartbeat, dir, stop: Some(stop), task };
         stage.beat();

@@ -74,6 +74,35 @@ async fn strict_readiness_asks_for_recent_contact_and_the_lenient_one_does_not()
     }
 }
 
+/// `drain`, `undrain`, `drained`, and a `resign` that names a token.
+async fn drains(stage: &Stage) {
+    let document = |at: &str| serde_json::json!({"draining": true, "held": ["orders"], "hands_over_at": at});
+    for (body, at) in [
+        ("", "1970-01-01T00:10:00.000Z"),
+        ("{\"timeout_ms\":1500}", "1970-01-01T00:00:01.500Z"),
+        ("{\"hand_over\":true}", "1970-01-01T00:00:00.000Z"),
+        ("{\"hand_over\":false,\"timeout_ms\":null}", "1970-01-01T00:10:00.000Z"),
+    ] {
+        let answer = stage.control("POST", "/v1/drain", body).await;
+        assert_eq!((answer.status, answer.json()), (202, document(at)), "{body}");
+    }
+    for body in ["{\"timeout_ms\":86400001}", "{\"timeout_ms\":-1}", "{\"hand_over\":1}", "{\"timeout\":1}", "[]"] {
+        assert_eq!(stage.control("POST", "/v1/drain", body).await.code(), "malformed", "{body}");
+    }
+    let undrained = stage.control("POST", "/v1/undrain", "").await;
+    assert_eq!((undrained.status, undrained.code().as_str()), (409, "not_draining"));
+    let drained = "/v1/elections/orders/drained";
+    for body in ["", "{}", "{\"token\":42}", "{\"token\":null}"] {
+        assert_eq!(stage.control("POST", drained, body).await.status, 202, "{body}");
+    }
+    let late = stage.control("POST", drained, "{\"token\":41}").await;
+    assert_eq!((late.status, late.code().as_str()), (409, "stale"));
+    let nothing = stage.control("POST", "/v1/elections/billing/drained", "").await;
+    assert_eq!((nothing.status, nothing.code().as_str()), (409, "not_leader"));
+    let late = stage.control("POST", "/v1/elections/billing/resign", "{\"token\":41}").await;
+    assert_eq!((late.status, late.code().as_str()), (409, "stale"));
+}
+
 #[tokio::test]
 async fn startup_may_wait_for_the_first_session_and_is_never_taken_back() {
     let stage = Stage::start(Setup { wait_for_etcd: true, ..Setup::default() }).await;
@@ -246,8 +275,7 @@ async fn verify_and_the_verbs_answer_as_the_contract_says() {
     assert_eq!(stage.control("POST", "/v1/elections/orders/resign", "{\"cooldown\":5}").await.status, 400);
     let follower = stage.control("POST", "/v1/elections/billing/resign", "{}").await;
     assert_eq!((follower.status, follower.code().as_str()), (409, "not_leader"));
-    assert_eq!(stage.control("POST", "/v1/drain", "").await.status, 202);
-    assert_eq!(stage.control("POST", "/v1/elections/orders/drained", "").await.status, 202);
+    drains(&stage).await;
     for verb in ["resign", "drained", "verify", "token", "transitions", "history"] {
         let reply = ask(stage.public, "POST", &format!("/v1/elections/orders/{verb}"), "", b"{}").await;
         assert_eq!((reply.status, reply.code().as_str()), (404, "not_found"), "{verb} on the public listener");

@@ -27,6 +27,7 @@ mod kubernetes;
 #[cfg(feature = "kubernetes")]
 mod kubernetes_faults;
 mod members;
+mod operator;
 mod polls;
 mod questions;
 mod raw_http;

@@ -315,6 +315,7 @@ fn parse(text: &str) -> Input {
     let name = words.plain.first().copied().expect("a name");
     let election = ElectionIndex(words.plain.get(1).map_or(0, |n| n.parse().expect("an election")));
     let session = session_input(name, &words);
+    let token = || Some(Generation(words.num("token"))).filter(|token| token.0 > 0);
     let election_input = || election_input(name, &words).unwrap_or_else(|| panic!("unknown input {name}"));
     match name {
         "tick" => Input::Tick,
@@ -322,9 +323,11 @@ fn parse(text: &str) -> Input {
             election,
             ticket: Ticket(words.num("ticket")),
             cooldown: Duration::from_millis(words.num("cooldown")),
+            token: token(),
         }),
-        "drain" => Input::Command(Command::Drain),
-        "drained" => Input::Command(Command::Drained { election }),
+        "drain" => Input::Command(Command::Drain { until: at(words.num("until")) }),
+        "undrain" => Input::Command(Command::Undrain),
+        "drained" => Input::Command(Command::Drained { election, ticket: Ticket(words.num("ticket")), token: token() }),
         "shutdown" => Input::Command(Command::Shutdown { deadline: at(words.num("deadline")) }),
         _ => session.map_or_else(|| Input::Election(election, election_input()), Input::Session),
     }
@@ -493,6 +496,8 @@ fn render(output: &Output) -> String {
                 let to = successor.as_ref().map_or_else(|| "nobody".into(), |s| named(&s.key));
                 format!("reply {}: resigned to {to}, generation {generation}", ticket.0)
             }
+            Reply::HandingOver => format!("reply {}: handing over", ticket.0),
+            Reply::Stale => format!("reply {}: stale", ticket.0),
             Reply::NotLeader => format!("reply {}: not leader", ticket.0),
             Reply::Unknown => format!("reply {}: unknown", ticket.0),
         },

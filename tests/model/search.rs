@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use stateright::{Model, Property};
 
 use super::daemon::{E, Health, MS};
-use super::world::{Deposed, Message, RESIGN, World, Wrong, timing};
-use crate::election::event::Command;
+use super::world::{DRAINED, Deposed, HELD, Message, RESIGN, World, Wrong, timing};
+use crate::election::event::{Command, Ticket};
+use crate::election::ids::Generation;
 use crate::election::mutant::{Mutant, switch};
 use crate::timing::Timing;
 
@@ -60,9 +61,11 @@ pub enum Action {
     /// It ends.
     Recover(usize),
     Resign(usize),
-    /// The application says that it has stopped.
+    /// The application says that it has stopped; late, of the leadership before.
     Drained(usize),
+    LateDrained(usize),
     Drain(usize),
+    Undrain(usize),
     /// Etcd elects another leader, and the old one does not notice.
     Depose(usize, Deposed),
     /// It does.
@@ -107,6 +110,8 @@ impl Model for Search {
             actions.extend(world.deposed.map(|_| Action::Notice));
             let ill = |n: &usize| world.daemons[*n].health != Health::Up || world.daemons[*n].cut.is_some();
             actions.extend((0..world.daemons.len()).filter(ill).map(Action::Recover));
+            let drained = |n: &usize| world.daemons[*n].core.draining() && world.daemons[*n].health == Health::Up;
+            actions.extend((0..world.daemons.len()).filter(drained).map(Action::Undrain));
             actions.extend(world.paused().then_some(Action::Control(false)));
         }
         if world.budget > 0 {
@@ -210,8 +215,9 @@ impl Search {
         if daemon.health == Health::Up {
             actions.extend([Action::Pause(n), Action::Freeze(n), Action::Crash(n)]);
             let leads = daemon.leads(world.now).is_some();
-            actions.extend([Action::Resign(n), Action::Drained(n)].into_iter().filter(|_| leads));
-            // One that drains does not come back: as a fault of the last healthy one it would only end progress.
+            let words = [Action::Resign(n), Action::Drained(n), Action::LateDrained(n)];
+            actions.extend(words.into_iter().filter(|_| leads));
+            // As a fault of the last healthy one it would only end progress.
             let others = world.daemons.iter().filter(|d| !d.core.draining()).count();
             actions.extend((!daemon.core.draining() && others > 1).then_some(Action::Drain(n)));
         }
@@ -239,6 +245,7 @@ impl Search {
             Action::Recover(n) => world.recover(timing, n),
             Action::Notice => world.deposed = None,
             Action::Control(false) => world.control(false),
+            Action::Undrain(n) => world.command(timing, n, Command::Undrain),
             fault => {
                 world.budget -= 1;
                 self.strike(world, fault);
@@ -273,8 +280,16 @@ impl Search {
             }
             Action::Cut(n) => world.daemons[n].cut = Some(false),
             Action::Resign(n) => world.command(timing, n, RESIGN),
-            Action::Drained(n) => world.command(timing, n, Command::Drained { election: E }),
-            Action::Drain(n) => world.command(timing, n, Command::Drain),
+            Action::Drained(n) => world.command(timing, n, DRAINED),
+            Action::LateDrained(n) => {
+                let led = world.daemons[n].core.standing(E).own.expect("it leads");
+                let token = Some(Generation(led.0 - 1));
+                world.command(timing, n, Command::Drained { election: E, ticket: Ticket(0), token });
+            }
+            Action::Drain(n) => {
+                let until = world.daemons[n].clock.at(world.now) + HELD;
+                world.command(timing, n, Command::Drain { until });
+            }
             Action::Depose(n, kind) => {
                 world.etcd.change_leader(world.now, 0);
                 world.deposed = Some((n, kind));
@@ -293,7 +308,9 @@ impl Search {
                 }
                 world.announce(&events);
             }
-            Action::Go | Action::Release(_) | Action::Recover(_) | Action::Notice => unreachable!("no fault"),
+            Action::Go | Action::Release(_) | Action::Recover(_) | Action::Notice | Action::Undrain(_) => {
+                unreachable!("no fault")
+            }
         }
     }
 
@@ -331,7 +348,7 @@ impl Search {
         for n in 0..world.daemons.len() {
             if world.daemons[n].core.draining() {
                 // A drain holds the leadership until the application says that it has stopped.
-                world.command(&self.timing, n, Command::Drained { election: E });
+                world.command(&self.timing, n, DRAINED);
                 world.settle(&self.timing);
             }
             while world.daemons[n].health != Health::Up || world.daemons[n].cut.is_some() {

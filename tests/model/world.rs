@@ -263,8 +263,8 @@ impl World {
         while let Some(input) = inputs.pop_front() {
             let daemon = &mut self.daemons[n];
             daemon.edge.note(&input);
-            if matches!(input, Input::Command(Command::Drained { .. })) {
-                // By saying so the application gives its promises up.
+            if matches!(input, Input::Command(Command::Drained { token: None, .. })) {
+                // By saying so the application gives its promises up; what it says of an earlier leadership gives up none.
                 daemon.promised_until = 0;
             }
             let ended = daemon.hears_of_its_end(&input);
@@ -452,4 +452,11 @@ pub fn timing() -> Timing {
 }
 
 /// The command to resign.
-pub const RESIGN: Command = Command::Resign { election: E, ticket: Ticket(0), cooldown: std::time::Duration::ZERO };
+pub const RESIGN: Command =
+    Command::Resign { election: E, ticket: Ticket(0), cooldown: std::time::Duration::ZERO, token: None };
+
+/// The application's word that it has stopped.
+pub const DRAINED: Command = Command::Drained { election: E, ticket: Ticket(0), token: None };
+
+/// How long a drain holds what was led: less than a promise, which it must keep all the same.
+pub const HELD: std::time::Duration = std::time::Duration::from_millis(300);

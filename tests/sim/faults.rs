@@ -13,6 +13,10 @@ use crate::etcd::{Change, ELECTION_TIMEOUT, Store};
 
 /// How the word of the application follows a drain, and the stop both, where the plan names no time.
 const SOON: u64 = 50 * MS;
+/// A drain that waits for the application's word: longer than any plan, in ms.
+const LONG: u32 = 600_000;
+/// Nobody waits for the answer.
+const TICKET: Ticket = Ticket(0);
 
 impl World<'_> {
     /// A fault begins.
@@ -36,10 +40,15 @@ impl World<'_> {
             Kind::Crash => self.crash(n, &fault),
             Kind::Resign => {
                 let cooldown = Duration::from_millis(u64::from(fault.span.min(self.plan.ttl)));
-                self.feed(n, Input::Command(Command::Resign { election, ticket: Ticket(i as u64), cooldown }));
+                self.feed(n, Input::Command(Command::Resign { election, ticket: TICKET, cooldown, token: None }));
             }
+            Kind::Undrain => {
+                self.drain(n, fault.arg);
+                self.at(until, Due::Heal(i));
+            }
+            Kind::LateDrained => self.late_drained(n, election),
             Kind::Drain => {
-                self.feed(n, Input::Command(Command::Drain));
+                self.drain(n, LONG);
                 self.at(self.now + SOON + u64::from(fault.arg) * MS, Due::Heal(i));
             }
             Kind::Drained => self.drained(n, election),
@@ -121,7 +130,20 @@ impl World<'_> {
         // By saying so the application gives its promises up.
         let held = &mut self.nodes[n].held[election.0];
         (held.promised, held.given_up) = (0, held.given_up + 1);
-        self.feed(n, Input::Command(Command::Drained { election }));
+        self.feed(n, Input::Command(Command::Drained { election, ticket: TICKET, token: None }));
+    }
+
+    /// What is led is held for so many ms.
+    fn drain(&mut self, n: usize, held: u32) {
+        let until = self.nodes[n].clock.at(self.now) + Duration::from_millis(u64::from(held));
+        self.feed(n, Input::Command(Command::Drain { until }));
+    }
+
+    /// Somebody repeats, late, what it said of an earlier leadership. It gives no promise of this one up.
+    fn late_drained(&mut self, n: usize, election: ElectionIndex) {
+        let (_, Generation(led)) = self.nodes[n].shown.roles[election.0];
+        let token = Some(Generation(led.saturating_sub(1)));
+        self.feed(n, Input::Command(Command::Drained { election, ticket: TICKET, token }));
     }
 
     fn shut_down(&mut self, n: usize, until: u64) {
@@ -259,6 +281,13 @@ impl World<'_> {
                     if self.nodes[n].up && self.nodes[n].core.draining() {
                         self.elections().for_each(|e| self.drained(n, e));
                         self.shut_down(n, self.now + u64::from(fault.span) * MS);
+                    }
+                }
+            }
+            Kind::Undrain => {
+                for n in 0..self.nodes.len() {
+                    if self.nodes[n].up && self.nodes[n].core.drained_until().is_some() {
+                        self.feed(n, Input::Command(Command::Undrain));
                     }
                 }
             }

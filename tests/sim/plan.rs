@@ -5,6 +5,8 @@
 
 use fastrand::Rng;
 
+use super::network::mix;
+
 /// A millisecond of virtual time.
 pub(super) const MS: u64 = 1_000_000;
 
@@ -95,11 +97,16 @@ kinds! {
     Snapshot = "snapshot",
     /// etcd is restored from the last snapshot.
     Restore = "restore",
+    /// `drain`, which holds what was led for `arg` ms at the most; after `span` it is undone.
+    Undrain = "undrain",
+    /// `drained`, late and of the leadership before.
+    LateDrained = "late-drained",
 }
 
 /// How many kinds each attack draws from, in the order above.
 const FAULTS: usize = 22;
 const OUT_OF_BAND: usize = 26;
+const RESTORES: usize = 28;
 
 /// Whoever leads at that moment.
 pub(super) const LEADER: u8 = u8::MAX;
@@ -191,7 +198,21 @@ impl Plan {
         };
         plan.faults = if quiet { plan.quiet(&mut rng) } else { plan.storm(&mut rng) };
         plan.faults.sort_by_key(|f| f.at);
+        plan.variants();
         plan
+    }
+
+    /// Of some kinds every other fault is of a variant. Decided by the seed and the place: a kind that is added so leaves the
+    /// rest of each plan as it was.
+    fn variants(&mut self) {
+        for (i, fault) in self.faults.iter_mut().enumerate() {
+            let other = mix(self.seed, 8, i as u64, 0).is_multiple_of(2);
+            fault.kind = match fault.kind {
+                Kind::Drain if other => Kind::Undrain,
+                Kind::Drained if other => Kind::LateDrained,
+                kind => kind,
+            };
+        }
     }
 
     /// One end of a leadership after the other, with time to recover in between.
@@ -214,7 +235,7 @@ impl Plan {
         let kinds = match self.attack {
             Attack::Quiet | Attack::Faults => FAULTS,
             Attack::OutOfBand => OUT_OF_BAND,
-            Attack::Restore => Kind::ALL.len(),
+            Attack::Restore => RESTORES,
         };
         let out_of_band = self.attack == Attack::OutOfBand;
         let mut at = 0;

@@ -35,6 +35,8 @@ session:
   promise: ""
   # How long a candidate waits after a vacancy that no hand-over announced. Default: 0s.
   vacancyGrace: ""
+  # After this long a drain hands over by itself, whether the application has exited or not. Default: 10m.
+  drainTimeout: ""
 http:
   # The sidecar's read-only port: probes, metrics, who leads, gate. The pod's containers share their ports.
   port: 4790

@@ -50,7 +50,7 @@
     "id" "${POD_NAME}"
     "elections" $elections
     "etcd" $etcd
-    "session" (dict "ttl" $v.session.ttl "drift" $v.session.drift "slack" $v.session.slack "promise" $v.session.promise "vacancy_grace" $v.session.vacancyGrace)
+    "session" (dict "ttl" $v.session.ttl "drift" $v.session.drift "slack" $v.session.slack "promise" $v.session.promise "vacancy_grace" $v.session.vacancyGrace "drain_timeout" $v.session.drainTimeout)
     "http" $http
     "readiness" (dict "strict" $v.readiness.strict)
     "startup" (dict "wait_for_etcd" $v.startup.waitForEtcd)

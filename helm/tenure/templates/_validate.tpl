@@ -60,6 +60,9 @@
 {{- if gt (include "tenure.millis" $v.session.vacancyGrace | int64) $ttl -}}
 {{- $bad = append $bad "session.vacancyGrace: at most session.ttl" -}}
 {{- end -}}
+{{- if gt (include "tenure.millis" $v.session.drainTimeout | int64) 86400000 -}}
+{{- $bad = append $bad "session.drainTimeout: at most 24h" -}}
+{{- end -}}
 
 {{- /* The daemon's own deadline for a stop is promise + 3 x requestTimeout: an etcd that does not answer uses it up. */}}
 {{- $stop := add $promise (mul 3 (include "tenure.millis" $v.etcd.requestTimeout | int64)) -}}

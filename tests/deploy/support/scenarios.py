@@ -17,6 +17,7 @@ TOLD_BY: dict[str, dict[str, str]] = {
     "EtcdUnreachable": {"instance": ""},
     "LoopLag": {"instance": ""},
     "AuditDropped": {"instance": ""},
+    "DrainForgotten": {"instance": ""},
     "StaleTokens": {"election": "orders", "door": "gate"},
     "RouteFailing": {"instance": "", "object": "pod"},
     "HistoryRewound": {},
@@ -53,6 +54,7 @@ def of_daemon(labels: dict[str, str], ttl: int) -> dict[str, str]:
         family("tenure_session_ttl_seconds", labels): f"{ttl}x130",
         family("tenure_store_identity_changes_total", labels): "0x130",
         family("tenure_audit_dropped_total", labels): "0x130",
+        family("tenure_draining", labels): "0x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "ok"}): "0+1x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "error"}): "0x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "refused"}): "0x130",
@@ -340,6 +342,12 @@ SCENARIOS: list[Scenario] = [
         three({}, {"tenure_audit_dropped_total": "0x20 1x110"}),
         {20: [], 22: ["AuditDropped i1"], 34: ["AuditDropped i1"], 37: []},
     ),
+    Scenario(
+        "DrainForgotten: for a quarter of an hour, and until it ends",
+        three({}, {"tenure_draining": "0x20 1x80 0x30"}),
+        {28: [], 35: [], 37: ["DrainForgotten i1"], 99: ["DrainForgotten i1"], 103: []},
+    ),
+    Scenario("DrainForgotten: a stop that takes ten minutes is none", three({}, {"tenure_draining": "0x20 1x10 0x99"}), {30: [], 37: []}),
     Scenario(
         "StaleTokens: at once, for a quarter of an hour",
         three({}, {"tenure_fenced_total": "0x20 1x110"}),

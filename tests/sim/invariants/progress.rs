@@ -48,7 +48,7 @@ impl World<'_> {
             let worst = self.now + nanos(self.timing.worst_failover()) + ASK_EVERY;
             let end = match fault.kind {
                 Kind::Resign if e == election => promised,
-                Kind::Shutdown => promised,
+                Kind::Shutdown | Kind::Undrain => promised,
                 Kind::Drained if e == election => self.now,
                 Kind::Drain => self.now + 50 * MS,
                 Kind::Crash | Kind::Cut => worst,

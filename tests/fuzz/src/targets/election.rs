@@ -142,19 +142,34 @@ impl<'a> World<'a> {
 
     fn command(&mut self, election: ElectionIndex) -> Result<Input> {
         let time = Duration::from_millis(self.etcd.input.arbitrary()?);
-        Ok(Input::Command(match self.etcd.input.int_in_range(0..=7)? {
+        Ok(Input::Command(match self.etcd.input.int_in_range(0..=8)? {
             0..=3 => {
                 let ticket = Ticket(u64::try_from(self.tickets.len()).unwrap_or(u64::MAX));
                 self.tickets.insert(ticket, election);
-                Command::Resign { election, ticket, cooldown: time }
+                Command::Resign { election, ticket, cooldown: time, token: self.token(election)? }
             }
             4 | 5 => {
-                self.known[election.0].drained = true;
-                Command::Drained { election }
+                let ticket = Ticket(u64::try_from(self.tickets.len()).unwrap_or(u64::MAX));
+                self.tickets.insert(ticket, election);
+                let token = self.token(election)?;
+                let known = &mut self.known[election.0];
+                known.drained |= token.is_none_or(|token| token == known.led);
+                Command::Drained { election, ticket, token }
             }
-            6 => Command::Drain,
+            6 => Command::Drain { until: self.now + time },
+            7 => Command::Undrain,
             _ => Command::Shutdown { deadline: self.now + time },
         }))
+    }
+
+    /// The generation that a command means: the present one, the one before, or none in particular.
+    fn token(&mut self, election: ElectionIndex) -> Result<Option<Generation>> {
+        let led = self.known[election.0].led;
+        Ok(match self.etcd.input.int_in_range(0..=2)? {
+            0 => None,
+            1 => Some(led),
+            _ => Some(Generation(led.0.saturating_sub(1))),
+        })
     }
 
     /// Hands an input to the core, and judges what comes of it.
