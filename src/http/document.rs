@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::app::App;
 use super::moment::Moment;
+use crate::clock::{self, Wall};
 use crate::control::{AuditLine, HistoryRecord};
 use crate::election::ids::ElectionIndex;
 use crate::election::record::QueueEntry;
@@ -56,6 +57,7 @@ pub struct StatusDocument {
     hlc: String,
     paused: bool,
     session: Option<SessionDocument>,
+    etcd: EtcdDocument,
     queue_position: Option<usize>,
     observed_revision: i64,
     last_update: Option<String>,
@@ -65,6 +67,21 @@ pub struct StatusDocument {
 struct SessionDocument {
     lease: String,
     ttl_ms: u64,
+}
+
+/// Whether etcd answers this daemon: what it says of others is as old as the last answer.
+#[derive(Debug, Serialize)]
+struct EtcdDocument {
+    reachable: bool,
+    /// Of an outage: when etcd answered last, or else when we began to serve.
+    since: Option<String>,
+    for_ms: Option<u64>,
+}
+
+fn etcd(moment: &Moment) -> EtcdDocument {
+    let at = |silent| Wall(clock::wall().0.saturating_sub(silent)).rfc3339();
+    let for_ms = moment.silent.map(millis);
+    EtcdDocument { reachable: for_ms.is_none(), since: for_ms.map(at), for_ms }
 }
 
 /// What is true of one election now.
@@ -93,10 +110,11 @@ pub fn status(app: &App, moment: &Moment, e: ElectionIndex) -> StatusDocument {
         since: view.since.rfc3339(),
         hlc: view.hlc.to_string(),
         paused: view.paused,
+        etcd: etcd(moment),
         session: moment.session().map(|s| SessionDocument { lease: s.lease.to_string(), ttl_ms: millis(s.ttl) }),
         queue_position: view.queue_position,
         observed_revision: view.observed_revision.0,
-        last_update: view.last_update.map(crate::clock::Wall::rfc3339),
+        last_update: view.last_update.map(Wall::rfc3339),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Moment {
     heard: bool,
     /// After so long, this is no longer so by the clock alone.
     stands: Duration,
+    /// For how long etcd has not answered a question that only a quorum can; `None` while it does.
+    pub silent: Option<Duration>,
 }
 
 impl Moment {
@@ -42,7 +44,9 @@ impl Moment {
             snapshot.session.map(|session| session.guard.remaining(at.now)),
         ];
         let stands = ends.into_iter().flatten().filter(|left| !left.is_zero()).min().unwrap_or(limit);
-        Self { snapshot, at, stalled: still >= limit, heard: unheard.is_some_and(|unheard| unheard < known), stands }
+        let silent = silence(&snapshot, service.about.ttl, at.now, born);
+        let heard = unheard.is_some_and(|unheard| unheard < known);
+        Self { snapshot, at, stalled: still >= limit, heard, stands, silent }
     }
 
     /// How long nothing of it changes by the clock alone.
@@ -113,4 +117,13 @@ impl Moment {
     pub fn contact_age(&self) -> Option<Duration> {
         self.snapshot.etcd_seen.map(|seen| self.at.now.since(seen))
     }
+}
+
+/// A candidate asks with each renewal, a fifth of the TTL apart, and who only observes once a TTL: by then two answers are missing.
+fn silence(snapshot: &Snapshot, ttl: Duration, now: Instant, born: Instant) -> Option<Duration> {
+    let ttl = snapshot.session.map_or(ttl, |session| session.ttl);
+    let observes = snapshot.elections.iter().all(|e| e.role == Role::Observer);
+    let limit = if observes { ttl * 2 } else { ttl / 2 };
+    let silent = now.since(snapshot.etcd_seen.unwrap_or(born));
+    (snapshot.etcd_seen.is_none() || silent > limit).then_some(silent)
 }

@@ -313,7 +313,8 @@ fn schemas() -> Value {
         "election": text, "id": text, "name": text, "role": role, "generation": number, "term": number,
         "leader": maybe(reference("Leader")), "foreign": {"type": "boolean"}, "token": maybe(number.clone()), "version": number, "guard_ms": number,
         "promised_ms": number, "reason": reason, "since": text, "hlc": text, "paused": {"type": "boolean"},
-        "session": maybe(session), "queue_position": maybe(number.clone()), "observed_revision": number,
+        "session": maybe(session),
+        "etcd": whole(&json!({"reachable": {"type": "boolean"}, "since": maybe(text.clone()), "for_ms": maybe(number.clone())})), "queue_position": maybe(number.clone()), "observed_revision": number,
         "last_update": maybe(text.clone()),
     });
     let token = json!({

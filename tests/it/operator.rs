@@ -48,6 +48,41 @@ async fn a_second_signal_a_second_later_aborts() {
     assert!(daemon.logs().contains("aborting"), "{}", daemon.logs());
 }
 
+/// Goal: an etcd that is gone shows, in words and in JSON, and the leader that it named last as an old one; so does its return.
+#[tokio::test]
+async fn the_status_says_that_etcd_does_not_answer_and_since_when() {
+    let etcd = Etcd::start().await;
+    let leader = Daemon::builder("pod-0", &etcd).start().await;
+    eventually("it leads", async || leader.token().await).await;
+    let daemon = Daemon::builder("pod-1", &etcd).start().await;
+    eventually("it is queued", async || Some(daemon.status().await?["role"] == "candidate").filter(|c| *c)).await;
+    let config = daemon.config().display().to_string();
+    let said = async || {
+        let output = tenure(&["status", "-c", &config]).await;
+        assert!(output.status.success(), "{output:?}");
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let etcd_of = async || daemon.status().await.map(|document| document["etcd"].clone());
+    let well = etcd_of().await.expect("a document");
+    assert!(well["reachable"] == true && well["since"].is_null() && well["for_ms"].is_null(), "{well}");
+    let [table, words] = said().await;
+    assert!(words.is_empty() && !table.contains("as of"), "{table}{words}");
+    etcd.member(0).pause();
+    let gone = eventually("it is noticed", async || etcd_of().await.filter(|etcd| etcd["reachable"] == false)).await;
+    assert!(gone["since"].is_string() && gone["for_ms"].as_u64() >= Some(2_500), "half a TTL of silence: {gone}");
+    let [table, words] = said().await;
+    assert!(table.contains("pod-0 (as of "), "{table}");
+    assert!(words.starts_with("etcd: unreachable for ") && words.contains("see \"tenure doctor -c "), "{words}");
+    let [_, words] = {
+        let all = tenure(&["status", "-c", &config, "--output", "json"]).await;
+        [all.stderr, all.stdout].map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let json: Value = serde_json::from_str(&words).expect("one document");
+    assert_eq!(json["elections"][0]["etcd"]["reachable"], false);
+    etcd.member(0).resume();
+    eventually("it is back", async || etcd_of().await.filter(|etcd| etcd["reachable"] == true)).await;
+}
+
 /// POSTs to `/v1/drain`; the elections that it held.
 async fn drain(daemon: &Daemon, body: Value) -> Vec<Value> {
     let answer = daemon.post("/v1/drain", &body).await.expect("an answer");
