@@ -29,8 +29,10 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum BindError {
     /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address} ({key}): {source}{}", remedy(source.kind()))]
     Listen {
+        /// The configuration's key.
+        key: &'static str,
         /// As configured.
         address: String,
         /// Why.
@@ -136,13 +138,13 @@ pub async fn bind(config: &HttpConfig) -> Result<Bound, BindError> {
                 if face == Face::Control && token.is_none() && !is_loopback(*address) {
                     return Err(BindError::Unguarded(*address));
                 }
-                let socket = TcpListener::bind(address).await.map_err(at(address))?;
-                let real = socket.local_addr().map_err(at(address))?;
+                let socket = TcpListener::bind(address).await.map_err(at(face, address))?;
+                let real = socket.local_addr().map_err(at(face, address))?;
                 (Door { face, socket: Socket::Tcp(socket), tls: tls.clone(), token: token.clone() }, Listen::Tcp(real))
             }
             Listen::Unix(path) => {
                 let named = format!("unix:{}", path.display());
-                let (listener, file) = bind_unix(path).await.map_err(at(&named))?;
+                let (listener, file) = bind_unix(path).await.map_err(at(face, &named))?;
                 let socket = Socket::Unix { listener, _file: file };
                 (Door { face, socket, tls: None, token: None }, listen.clone())
             }
@@ -158,9 +160,22 @@ pub async fn bind(config: &HttpConfig) -> Result<Bound, BindError> {
     Ok(Bound { doors, request_timeout, max_connections, addresses })
 }
 
-fn at(address: &impl ToString) -> impl Fn(io::Error) -> BindError {
+fn at(face: Face, address: &impl ToString) -> impl Fn(io::Error) -> BindError {
     let address = address.to_string();
-    move |source| BindError::Listen { address: address.clone(), source }
+    let key = match face {
+        Face::Public => "http.public",
+        Face::Control => "http.control",
+    };
+    move |source| BindError::Listen { key, address: address.clone(), source }
+}
+
+/// What mends it.
+const fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "; is another daemon running here? Take another address",
+        io::ErrorKind::PermissionDenied => "; take an address that this user may use, such as unix:/tmp/tenure.sock",
+        _ => "",
+    }
 }
 
 /// `::ffff:127.0.0.1` is loopback too, though the standard library does not say so.
