@@ -107,7 +107,8 @@ async fn a_shared_read_is_never_older_than_the_question() {
     for _ in 0..5 {
         assert_eq!(daemon.verb("resign", &serde_json::json!({})).await.expect("answered").status, 200);
         let new = eventually("it leads anew", async || daemon.token().await.filter(|new| *new > old)).await;
-        let asked = (0..12).map(|_| daemon.verb("verify", &serde_json::json!({"token": old})));
+        let token = serde_json::json!({"token": old});
+        let asked = (0..12).map(|_| daemon.verb("verify", &token));
         for answer in join_all(asked).await {
             assert_eq!(answer.expect("answered").json()["code"], "stale", "{old}, superseded by {new}");
         }
