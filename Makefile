@@ -173,6 +173,10 @@ $(TOOLS)/bin/%: tests/deploy/tools/%/go.mod tests/deploy/tools/%/go.sum
 deploy-python:
 	@dev/venv $(DEPLOY_PYTHON) tests/deploy/requirements.txt
 
+.PHONY: test-first-mile
+test-first-mile: ## as root: a new Debian 12 with Rust, git and make alone has to clone, `make demo` and `make test`; FOR="demo setup"
+	dev/first-mile $(FOR)
+
 .PHONY: doc
 doc: setup-build ## the documentation, with warnings as errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet

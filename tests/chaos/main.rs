@@ -51,7 +51,7 @@
 //! | auth | authentication on, with tokens that end after 1 s without use; then off |
 //! | replace-member | `member remove`, an empty disk, `member add` |
 //! | restore | all members are killed and put back to a snapshot some leaderships old, once all daemons know the newest |
-//! | upgrade | each member in turn is ended and started as the next version |
+//! | upgrade | each member in turn is ended and started as the next version; to 3.7 once all have saved a raft snapshot |
 //!
 //! # What is left behind
 //!

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, reason = "a test's stopwatch is not a deadline of the daemon's")]
 
 mod credentials;
+mod leases;
 mod members;
 
 use std::sync::{Arc, Mutex};

@@ -164,6 +164,9 @@ fn lease(arena: &Arena) -> Done<(String, String)> {
 
 /// One member after the other, while the cluster lives and is used.
 pub fn upgrade(arena: &mut Arena, series: &str) -> Done {
+    if series == "3.7" {
+        arena.cluster.save_snapshots()?;
+    }
     for n in 0..arena.cluster.members.len() {
         let name = arena.net.members[n].name.clone();
         arena.fault(now(), "upgrade", &name, Phase::Begin, &format!("{} to {series}", arena.cluster.members[n].series));
