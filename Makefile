@@ -27,11 +27,13 @@ ETCD_ENV = exports=$$(dev/etcd env); eval "$$exports"
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Its own build, for the first minutes in a checkout: seconds matter there, and neither speed nor Kubernetes does. etcd comes
-# meanwhile, from where it is quickest.
+# Its own build, for the first minutes in a checkout: seconds matter there, and neither speed nor Kubernetes does. Crates come
+# while packages are installed, and etcd, from where it is quickest, while Tenure is built.
 .PHONY: demo
-demo: setup-build ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
-	mkdir -p target; dev/etcd quick >target/demo-etcd & etcd=$$!; \
+demo: ## three candidates on a real etcd, live; DEMO_SECONDS=20 ends by itself
+	@mkdir -p target; host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	$(CARGO) fetch --quiet --locked --target "$$host" 2>/dev/null & dev/setup build; wait; \
+	dev/etcd quick >target/demo-etcd & etcd=$$!; \
 	$(CARGO) build --locked --profile demo --no-default-features --bin tenure || { kill $$etcd; exit 1; }; \
 	wait $$etcd; \
 	ETCD_BIN="$$(<target/demo-etcd)/etcd" exec "$${CARGO_TARGET_DIR:-target}/demo/tenure" demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
