@@ -130,8 +130,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     )?;
     let about = about(&config);
     introduce(&config, &web.addresses);
-    let candidacies = config.elections.iter().enumerate().filter(|(_, e)| !e.observe);
-    let candidacies = candidacies.map(|(i, e)| (ElectionIndex(i), e.name.clone())).collect();
+    let candidacies = candidacies(&config);
     let heartbeat = Heartbeat::default();
     heartbeat.beat(clock::now());
     let (control, requests) = Control::new(audit.trail(), heartbeat.clone());
@@ -177,6 +176,12 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     drop(routing);
     web.stop();
     Ok(())
+}
+
+/// Where this daemon may come to lead.
+fn candidacies(config: &Config) -> Vec<(ElectionIndex, ElectionName)> {
+    let all = config.elections.iter().enumerate().filter(|(_, e)| !e.observe);
+    all.map(|(i, e)| (ElectionIndex(i), e.name.clone())).collect()
 }
 
 /// The one line at a start: who this is, and where everything is.
