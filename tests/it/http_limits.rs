@@ -341,7 +341,7 @@ async fn the_command_line_speaks_tls() {
         assert!(code == Some(5) && why.contains("certificate"), "{wrong:?}: {code:?} {why}");
     }
     let (code, why) = ask(&stage, &["--ca-file", &key]).await;
-    assert!(code == Some(1) && why.contains("cannot be used: no certificate in it"), "{code:?} {why}");
+    assert!(code == Some(1) && why.contains("holds no certificate, but: private key"), "{code:?} {why}");
     let tls = HttpTls { client_ca_file: Some(files.cert_file.clone()), ..files.clone() };
     let stage = Stage::start(Setup { tls: Some(tls), ..Setup::default() }).await;
     assert_eq!(ask(&stage, &trusting).await.0, Some(5), "it wants a certificate");
