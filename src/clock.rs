@@ -116,6 +116,41 @@ pub fn reading() -> Reading {
     Reading { now: after, offset_ms: wall_ms.saturating_sub(boot_ms) }
 }
 
+/// The boot clock beside the oscillator that it is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// The boot clock, which slewing (NTP) makes faster or slower, as it does the wall clock.
+    pub boot: Instant,
+    /// The oscillator (`CLOCK_MONOTONIC_RAW`), which nothing touches; it stops in suspend.
+    pub raw: Duration,
+    /// As in [`Reading`].
+    pub offset_ms: i64,
+}
+
+/// How far the boot clock may move while the oscillator is read.
+const AT_ONCE: Duration = Duration::from_micros(50);
+
+/// Reads them together, as far as this machine lets us.
+#[must_use]
+pub fn rates() -> Rates {
+    let offset_ms = reading().offset_ms;
+    let mut best: Option<(Duration, Rates)> = None;
+    for _ in 0..READING_TRIES {
+        let before = now();
+        let t = clock_gettime(ClockId::MonotonicRaw);
+        let apart = now().since(before);
+        let nanos = u32::try_from(t.tv_nsec).unwrap_or(0);
+        let raw = Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), nanos);
+        if best.is_none_or(|(least, _)| apart < least) {
+            best = Some((apart, Rates { boot: before + apart / 2, raw, offset_ms }));
+        }
+        if apart <= AT_ONCE {
+            break;
+        }
+    }
+    best.map_or(Rates { boot: now(), raw: Duration::ZERO, offset_ms }, |(_, rates)| rates)
+}
+
 /// A hybrid logical timestamp: wall milliseconds and a counter for what shares them.
 ///
 /// Its text form sorts, as text, in causal order.
@@ -180,6 +215,17 @@ mod tests {
         let mut clock = HlcClock::default();
         let stamps = [5, 5, 4, 9, 9].map(|ms| clock.tick(Wall(1_700_000_000_000 + ms)).to_string());
         assert!(stamps.is_sorted() && stamps.windows(2).all(|w| w[0] != w[1]), "{stamps:?}");
+    }
+
+    #[test]
+    fn the_oscillator_and_the_boot_clock_run_alike_to_within_a_tenth() {
+        let before = rates();
+        while now().since(before.boot) < Duration::from_millis(50) {
+            std::hint::spin_loop();
+        }
+        let after = rates();
+        let (boot, raw) = (after.boot.since(before.boot), after.raw.saturating_sub(before.raw));
+        assert!(boot.abs_diff(raw) < boot / 10, "{boot:?} {raw:?}");
     }
 
     #[test]

@@ -161,13 +161,7 @@ impl Pool {
                 return Ok(live.clone());
             }
         }
-        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-        let channel = self.channel(&member.endpoint, tls)?;
-        // Connects nothing yet. With a user in its options it would authenticate here, unbounded.
-        let client = Client::from_channel(channel, Some(options)).await.map_err(|error| {
-            let endpoint = member.endpoint.clone();
-            Error::Request { operation, endpoint, source: error.into() }
-        })?;
+        let client = self.client(&member.endpoint, tls, operation).await?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let live = Live { client, serial, epoch, tls_version, retired: Arc::default(), login: Arc::default() };
         *slot = Some(live.clone());
@@ -285,18 +279,60 @@ impl Pool {
         }
     }
 
-    /// A channel to one member, connected when it is first used.
-    fn channel(&self, url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Channel, Error> {
-        let wrong = |what: String| Error::Settings { what };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| wrong(format!("{url}: {e}")))?;
-        let endpoint =
-            endpoint.keep_alive_while_idle(false).http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_LIMIT);
-        let tls = match tls.filter(|_| url.starts_with("https://")) {
-            Some(config) => Some((config, self.server_name(&endpoint)?)),
+    /// A client of one member, which connects when it is first used.
+    async fn client(
+        &self,
+        url: &str,
+        tls: Option<Arc<ClientConfig>>,
+        operation: &'static str,
+    ) -> Result<Client, Error> {
+        let endpoint = endpoint(url)?
+            .keep_alive_while_idle(false)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_LIMIT);
+        let connector = self.connector_with(&endpoint, tls)?;
+        let channel = Channel::Tonic(endpoint.connect_with_connector_lazy(connector));
+        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+        // Connects nothing yet. With a user in its options it would authenticate here, unbounded.
+        Client::from_channel(channel, Some(options)).await.map_err(|error| {
+            let endpoint = url.to_owned();
+            Error::Request { operation, endpoint, source: error.into() }
+        })
+    }
+
+    /// How connections to a member are made now.
+    pub(super) fn connector(&self, url: &str) -> Result<Connector, Error> {
+        self.connector_with(&endpoint(url)?, self.tls_config().0)
+    }
+
+    fn connector_with(&self, endpoint: &Endpoint, tls: Option<Arc<ClientConfig>>) -> Result<Connector, Error> {
+        let tls = match tls.filter(|_| endpoint.uri().scheme_str() == Some("https")) {
+            Some(config) => Some((config, self.server_name(endpoint)?)),
             None => None,
         };
-        let connector = Connector::new(tls, self.settings.connect_timeout);
-        Ok(Channel::Tonic(endpoint.connect_with_connector_lazy(connector)))
+        Ok(Connector::new(tls, self.settings.connect_timeout))
+    }
+
+    /// A client of one member on a connection of its own, logged in if there is a user.
+    pub(super) async fn fresh(&self, index: usize, operation: &'static str) -> Result<Live, Error> {
+        let (tls, tls_version) = self.tls_config();
+        let client = self.client(&self.members[index].endpoint, tls, operation).await?;
+        let (serial, epoch) = (self.serial.fetch_add(1, Ordering::Relaxed), *self.epoch.borrow());
+        let live = Live { client, serial, epoch, tls_version, retired: Arc::default(), login: Arc::default() };
+        if self.logs_in() {
+            self.login(index, &live, 0).await?;
+        }
+        Ok(live)
+    }
+
+    /// Whether there is a user.
+    pub(super) fn logs_in(&self) -> bool {
+        self.settings.username.is_some()
+    }
+
+    /// Below which everything of ours lies.
+    pub(super) fn prefix(&self) -> &str {
+        &self.settings.prefix
     }
 
     /// The name that the member's certificate must have.
@@ -307,6 +343,10 @@ impl Pool {
         let what = || format!("`{name}` cannot stand in a certificate; accepted: etcd.tls.server_name");
         ServerName::try_from(name.to_owned()).map_err(|_| Error::Settings { what: what() })
     }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, Error> {
+    Endpoint::from_shared(url.to_owned()).map_err(|e| Error::Settings { what: format!("{url}: {e}") })
 }
 
 async fn authenticate(

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tonic::codegen::http::Uri;
 use tower_service::Service;
 
@@ -45,6 +45,20 @@ impl Connector {
     }
 }
 
+impl Connector {
+    /// Connects, and returns which certificates were shown; none without TLS.
+    pub(super) async fn certificates(mut self, url: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
+        let uri: Uri = url.parse()?;
+        let (tls, limit) = (self.tls.clone(), self.handshake);
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        let tcp = self.tcp.call(uri).await.map_err(|e| with_causes(&e))?.into_inner();
+        let Some((connector, name)) = tls else { return Ok(Vec::new()) };
+        let stream = timeout(limit, connector.connect(name, tcp)).await.map_err(|_| "TLS handshake timeout")??;
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        Ok(shown.iter().map(|cert| cert.clone().into_owned()).collect())
+    }
+}
+
 impl Service<Uri> for Connector {
     type Response = TokioIo<Box<dyn Stream>>;
     type Error = Failure;
@@ -66,4 +80,13 @@ impl Service<Uri> for Connector {
             Ok(TokioIo::new(Box::new(stream) as Box<dyn Stream>))
         })
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let (mut text, mut next) = (error.to_string(), error.source());
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }

@@ -1,24 +1,63 @@
-//! Questions of people about etcd: which version, who leads there, may we do what we need.
+//! Questions of people about etcd, each to one member: who are you, do you serve, may we do what we need. Answers of every
+//! cluster are taken: telling them apart is what a person wants here.
+//!
+//! * `round` all that the daemon does with a lease, once · `rights` what the role may do
 
+use std::future::Future;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
+use etcd_client::{Client, GetOptions, ResponseHeader};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::error::{Error, Kind};
-use super::keys::Keys;
+use super::connector::Connector;
+use super::error::{Cause, Error, Kind};
 use super::{Edge, Etcd};
 use crate::clock;
-use crate::election::ids::ElectionIndex;
+use crate::tls::Facts;
+
+mod rights;
+mod round;
+
+pub use round::{Leases, Round, Step};
+
+/// What the header of an answer says of who gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The cluster's id; 0 in answers that a proxy makes up.
+    pub cluster: u64,
+    /// The member's.
+    pub member: u64,
+    /// The newest revision that it has applied.
+    pub revision: i64,
+    /// Its raft term.
+    pub term: u64,
+}
+
+impl Origin {
+    fn of(header: Option<&ResponseHeader>) -> Self {
+        header.map_or_else(Self::default, |h| Self {
+            cluster: h.cluster_id(),
+            member: h.member_id(),
+            revision: h.revision(),
+            term: h.raft_term(),
+        })
+    }
+}
 
 /// What a member says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStatus {
+    /// Who says it.
+    pub origin: Origin,
     /// The server's version, such as `3.5.33`.
     pub version: String,
     /// It leads the etcd cluster.
     pub leader: bool,
+    /// It knows who leads.
+    pub led: bool,
+    /// It replicates and does not vote.
+    pub learner: bool,
     /// Its raft term.
     pub raft_term: u64,
     /// Size of its database file, in bytes.
@@ -29,92 +68,133 @@ pub struct EndpointStatus {
     pub took: Duration,
 }
 
+/// One entry of a list of members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedMember {
+    /// Its id; 0 in lists that a proxy makes up.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it, as it says.
+    pub client_urls: Vec<String>,
+}
+
 impl Etcd {
     /// Asks every member, all at once. With auth on, etcd 3.6.0 to 3.6.11 answers only root: take a
     /// [`Permission`](super::Kind::Permission) failure for "unknown".
     pub async fn versions(&self) -> Vec<(String, Result<EndpointStatus, Error>)> {
         let members = self.edge.pool.members.iter().enumerate();
         join_all(members.map(|(index, member)| async move {
-            let status = self.edge.status(index).await;
+            let status = self.status_of(index).await;
             (member.endpoint.clone(), status)
         }))
         .await
     }
 
-    /// Tries, per election, whether the etcd user may read and write what the protocol needs; writes nothing. What is denied
-    /// is named, in the words of etcd's roles.
+    /// Connects, and says goodbye: which certificate does it show, leaf first? None of a member without TLS.
     ///
     /// # Errors
-    /// Why that is not known.
-    pub async fn permissions(&self) -> Vec<(ElectionIndex, Result<Vec<String>, Error>)> {
-        let mut all = Vec::with_capacity(self.edge.keys.len());
-        for election in (0..self.edge.keys.len()).map(ElectionIndex) {
-            all.push((election, self.edge.denied(self.edge.keys(election)).await));
-        }
-        all
-    }
-}
-
-impl Edge {
-    /// One question for each range and each right: etcd's refusal does not say what it refuses.
-    pub(super) async fn denied(&self, keys: &Keys) -> Result<Vec<String>, Error> {
-        let mut denied = Vec::new();
-        for (range, prefix, writes) in [
-            (&keys.generation, false, true),
-            (&keys.control, false, false),
-            (&keys.candidates, true, true),
-            (&keys.history, true, true),
-        ] {
-            let (options, what) =
-                if prefix { (GetOptions::new().with_prefix(), "the range of") } else { (GetOptions::new(), "the key") };
-            let read = TxnOp::get(range.clone(), Some(options.with_keys_only().with_limit(1)));
-            let reads = self.permitted(Txn::new().and_then([read])).await?;
-            // A revision is never negative, so nothing is written; etcd checks the rights of all branches before it compares
-            // (`apply_auth.go`, `checkTxnAuth`), and that a compare's key may be read as well.
-            let key = if prefix { format!("{range}probe") } else { range.clone() };
-            let put = Txn::new()
-                .when([Compare::mod_revision(key.clone(), CompareOp::Less, 0)])
-                .and_then([TxnOp::put(key, "", None)]);
-            match (reads, writes && !self.permitted(put).await?) {
-                (true, false) => {}
-                (true, true) => denied.push(format!("write on {what} {range}")),
-                (false, _) => denied.push(format!("{} on {what} {range}", if writes { "readwrite" } else { "read" })),
-            }
-        }
-        Ok(denied)
+    /// Why there is no connection.
+    pub async fn greet(&self, member: usize) -> Result<Vec<Facts>, Error> {
+        let pool = &self.edge.pool;
+        let endpoint = pool.members[member].endpoint.clone();
+        let connector: Connector = pool.connector(&endpoint)?;
+        let shown = connector.certificates(&endpoint).await.map_err(|source| {
+            let source = Cause::local(Kind::Unreachable, source.to_string());
+            Error::Request { operation: "connect", endpoint: endpoint.clone(), source }
+        })?;
+        // One that cannot be read was accepted all the same; there is nothing to tell of it.
+        Ok(shown.iter().filter_map(|cert| Facts::of(cert).ok()).collect())
     }
 
-    async fn permitted(&self, txn: Txn) -> Result<bool, Error> {
-        match self.txn(&self.patient("permissions"), txn).await {
-            Ok(_) => Ok(true),
-            Err(failed) if failed.error.kind() == Kind::Permission => Ok(false),
-            Err(failed) => Err(failed.error),
-        }
-    }
-
-    async fn status(&self, index: usize) -> Result<EndpointStatus, Error> {
-        let (operation, limit) = ("status", self.limits.request);
-        let endpoint = self.pool.members[index].endpoint.clone();
+    /// Who are you?
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn status_of(&self, member: usize) -> Result<EndpointStatus, Error> {
         let began = clock::now();
-        let ask = async {
-            let mut live = self.pool.live(index, operation).await?;
-            let failed = |source: etcd_client::Error| Error::Request {
-                operation,
-                endpoint: endpoint.clone(),
-                source: source.into(),
-            };
-            live.client.status().await.map_err(failed)
-        };
-        let silent = Error::Silent { operation, endpoint: endpoint.clone(), limit };
-        let status = timeout(limit, ask).await.unwrap_or(Err(silent))?;
-        let leader = status.header().is_some_and(|header| header.member_id() == status.leader());
+        let status = self.edge.ask(member, "status", |mut client| async move { client.status().await }).await?;
+        let origin = Origin::of(status.header());
         Ok(EndpointStatus {
+            origin,
             version: status.version().to_owned(),
-            leader,
+            leader: status.leader() != 0 && origin.member == status.leader(),
+            led: status.leader() != 0,
+            learner: status.is_learner(),
             raft_term: status.raft_term(),
             db_size: u64::try_from(status.db_size()).unwrap_or(0),
             errors: status.errors().to_vec(),
             took: clock::now().since(began),
         })
+    }
+
+    /// Who belongs to your cluster?
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn members_of(&self, member: usize) -> Result<(Origin, Vec<ListedMember>), Error> {
+        let list = self.edge.ask(member, "member_list", |mut client| async move { client.member_list().await }).await?;
+        let listed = |m: &etcd_client::Member| ListedMember {
+            id: m.id(),
+            name: m.name().to_owned(),
+            client_urls: m.client_urls().to_vec(),
+        };
+        Ok((Origin::of(list.header()), list.members().iter().map(listed).collect()))
+    }
+
+    /// One read, of the generation of the first election: from the quorum, or from the member's own memory. How long it took.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn read_of(&self, member: usize, linearizable: bool) -> Result<(Origin, Duration), Error> {
+        let key = self.edge.anchor();
+        let options = if linearizable { GetOptions::new() } else { GetOptions::new().with_serializable() };
+        let began = clock::now();
+        let get = |mut client: Client| {
+            let (key, options) = (key.clone(), options.clone());
+            async move { client.get(key, Some(options)).await }
+        };
+        let answer = self.edge.ask(member, "read", get).await?;
+        Ok((Origin::of(answer.header()), clock::now().since(began)))
+    }
+}
+
+impl Etcd {
+    /// What is said where everything together took too long.
+    #[must_use]
+    pub fn late(&self, member: usize, limit: Duration) -> Error {
+        let endpoint = self.edge.pool.members[member].endpoint.clone();
+        Error::Silent { operation: "all that a daemon does", endpoint, limit }
+    }
+}
+
+impl Edge {
+    /// A key that the role may read: the generation of the first election.
+    fn anchor(&self) -> String {
+        self.keys.first().map(|keys| keys.generation.clone()).unwrap_or_default()
+    }
+
+    /// One question to one member, logged in where there is a user, a refused token renewed once.
+    async fn ask<T, F, Fut>(&self, member: usize, operation: &'static str, op: F) -> Result<T, Error>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let limit = self.limits.request;
+        let endpoint = &self.pool.members[member].endpoint;
+        let failed = |source: Cause| Error::Request { operation, endpoint: endpoint.clone(), source };
+        let work = async {
+            let live = self.pool.live(member, operation).await?;
+            let token = live.token();
+            match op(live.client.clone()).await.map_err(Cause::from) {
+                Err(cause) if cause.kind() == Kind::Auth => {
+                    self.pool.login(member, &live, token).await?;
+                    op(live.client.clone()).await.map_err(|e| failed(e.into()))
+                }
+                other => other.map_err(failed),
+            }
+        };
+        let silent = || Error::Silent { operation, endpoint: endpoint.clone(), limit };
+        timeout(limit, work).await.unwrap_or_else(|_| Err(silent()))
     }
 }

@@ -40,7 +40,7 @@ mod tls;
 mod watch;
 mod watch_stream;
 
-pub use doctor::EndpointStatus;
+pub use doctor::{EndpointStatus, Leases, ListedMember, Origin, Round, Step};
 pub use error::{Cause, Error, Kind};
 pub use watch::Watcher;
 

@@ -18,7 +18,7 @@ impl Etcd {
         match self.edge.txn(&self.edge.patient("permissions"), everything(keys)).await {
             Ok(_) => Ok(Vec::new()),
             // The refusal does not say of what.
-            Err(failed) if failed.error.kind() == Kind::Permission => self.edge.denied(keys).await,
+            Err(failed) if failed.error.kind() == Kind::Permission => self.edge.denied(keys, true).await,
             Err(failed) => Err(failed.error),
         }
     }

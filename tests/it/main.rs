@@ -12,6 +12,7 @@ mod chaos_check;
 mod cli_broken_configs;
 mod cli_commands;
 mod cli_config;
+mod cli_doctor;
 mod corrupt;
 mod etcd_edge;
 mod fuzz;

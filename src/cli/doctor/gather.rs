@@ -1,91 +1,212 @@
-//! Asking etcd and the clocks.
+//! Asking etcd and the clocks, all members at once.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Clocks, Findings, Member, MemberStatus, Permission};
+use futures_util::future::join_all;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+
+use super::examine;
+use super::{Clocks, Failed, Findings, Member, Namesake, Remark, Rights};
 use crate::cli::client::{Client, Target};
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::tls::TlsFiles;
 use crate::clock;
 use crate::config::Config;
 use crate::election::ids::ElectionIndex;
-use crate::etcd::{EndpointStatus, Error, Etcd, Identity, Kind, Telemetry};
+use crate::etcd::{Etcd, Kind, Leases, Round, Step};
 
-/// How many reads are timed, and how far apart: two seconds in all, for the clocks are watched meanwhile.
-const READS: u32 = 20;
+/// How many reads of each member are timed, and how far apart.
+const READS: u32 = 8;
 const APART: Duration = Duration::from_millis(100);
+/// For the reads and the round of one member together.
+const ROUND: Duration = Duration::from_millis(4_500);
+/// The clocks are watched at least so long.
+const WATCHED: Duration = Duration::from_secs(2);
+/// How long lines about members wait for whether we are let in, which is to be said first.
+const FIRST: Duration = Duration::from_secs(1);
 
-/// Asks everything; writes nothing.
-pub(super) async fn gather(config: &Config) -> Result<Findings, Failure> {
-    let identity = Identity {
-        id: config.id.clone(),
-        url: String::new(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        elections: config.elections.iter().map(|e| (e.name.clone(), e.priority)).collect(),
+/// Where remarks go.
+pub(super) type Sink = mpsc::Sender<Remark>;
+
+/// Asks everything. What is written goes again.
+pub(super) async fn gather(config: &Config, etcd: &Etcd, leases: &Leases, sink: Sink) -> Findings {
+    let began = clock::rates();
+    let tell = |remarks: Vec<Remark>| {
+        for remark in remarks {
+            // There is room for all, and the reader goes only with all of this.
+            let _ = sink.try_send(remark);
+        }
     };
-    // The seed is for jitter of retries; one doctor does not need to differ from another.
-    let etcd = Etcd::new(&config.etcd, identity, &config.timing, Arc::new(Unheard), 0)
-        .map_err(|e| Failure::new(Exit::Config, e.to_string()))?;
-    let members = members(&etcd, config).await;
-    if members.iter().all(|m| m.status.is_err()) {
-        return Ok(Findings { members, ..Findings::default() });
+    let door = Door::default();
+    let endpoints = &config.etcd.endpoints;
+    let probes = endpoints.iter().enumerate().map(|(index, endpoint)| {
+        let (tell, door) = (&tell, &door);
+        async move {
+            let member = Box::pin(probe(config, etcd, index, endpoint)).await;
+            door.answered(&member, config, tell).await;
+            tell(examine::member(&member, endpoints.len(), door.refused()));
+            member
+        }
+    });
+    let mut findings = Findings { members: join_all(probes).await, ..Findings::default() };
+    if door.refused() || !findings.members.iter().any(Member::serves) {
+        tell(examine::members(&findings, config));
+        return findings;
     }
-    let before = clock::reading();
-    let mut reads = Vec::new();
-    for _ in 0..READS {
-        let began = clock::now();
-        let read = etcd.read(ElectionIndex(0)).await;
-        reads.push(read.map(|_| clock::now().since(began)).map_err(|e| e.to_string()));
-        tokio::time::sleep(APART).await;
+    let serving: Vec<usize> = (0..endpoints.len()).filter(|i| findings.members[*i].serves()).collect();
+    let rounds = serving.iter().enumerate().map(|(nth, index)| {
+        let next = serving[(nth + 1) % serving.len()];
+        visit(etcd, *index, next, config.timing.ttl(), leases)
+    });
+    let (rounds, rights, namesakes, ()) =
+        tokio::join!(join_all(rounds), rights(etcd, config), namesakes(etcd, config), sleep(WATCHED));
+    for (index, (reads, round)) in serving.into_iter().zip(rounds) {
+        (findings.members[index].reads, findings.members[index].round) = (reads, Some(round));
     }
-    let after = clock::reading();
-    let clocks = Clocks { watched: after.now.since(before.now), moved_ms: after.offset_ms - before.offset_ms };
-    Ok(Findings { members, reads, permissions: permissions(&etcd, config).await, clocks })
+    (findings.rights, findings.namesakes) = (rights, namesakes);
+    findings.clocks = clocks(began, clock::rates());
+    tell(examine::members(&findings, config));
+    tell(examine::rest(&findings, config));
+    findings
 }
 
-async fn members(etcd: &Etcd, config: &Config) -> Vec<Member> {
-    let mut members = Vec::new();
-    for (endpoint, status) in etcd.versions().await {
-        let status = match status {
-            Ok(EndpointStatus { version, leader, errors, .. }) => {
-                Ok(MemberStatus { version: Some(version), leader: Some(leader), errors })
-            }
-            // It answered, and will not say: with authentication on, some versions tell root only.
-            Err(e) if matches!(e.kind(), Kind::Permission | Kind::Auth) => {
-                Ok(MemberStatus { version: plain_version(&endpoint, config).await, ..MemberStatus::default() })
-            }
-            Err(e) => Err(e.to_string()),
-        };
-        members.push(Member { endpoint, status });
+/// Whether etcd lets us in: said once, and first.
+#[derive(Default)]
+struct Door {
+    known: AtomicBool,
+    refused: AtomicBool,
+    opened: Notify,
+}
+
+impl Door {
+    fn refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
-    members
+
+    /// Takes note of what a member says of our rights to be there; waits a little where it says nothing, for others to.
+    async fn answered(&self, member: &Member, config: &Config, tell: &impl Fn(Vec<Remark>)) {
+        match &member.read {
+            Err(failed) if failed.kind == Kind::Auth => {
+                if !self.refused.swap(true, Ordering::Relaxed) {
+                    tell(vec![examine::not_let_in(failed, config)]);
+                }
+                self.open();
+            }
+            Err(_) if !member.serves() => {
+                // Registered before the look, so that no wake-up is missed.
+                let opened = self.opened.notified();
+                if !self.known.load(Ordering::Relaxed) && config.etcd.endpoints.len() > 1 {
+                    let _ = timeout(FIRST, opened).await;
+                }
+            }
+            Ok(_) | Err(_) => self.open(),
+        }
+    }
+
+    fn open(&self) {
+        self.known.store(true, Ordering::Relaxed);
+        self.opened.notify_waiters();
+    }
+}
+
+/// Who are you, and do you serve?
+async fn probe(config: &Config, etcd: &Etcd, index: usize, endpoint: &str) -> Member {
+    let mut member = Member::new(endpoint);
+    member.greeting = etcd.greet(index).await.map_err(Failed::from);
+    if member.greeting.is_err() {
+        return member;
+    }
+    let (status, listed, read, memory, plain_version) = tokio::join!(
+        etcd.status_of(index),
+        etcd.members_of(index),
+        etcd.read_of(index, true),
+        etcd.read_of(index, false),
+        plain_version(endpoint, config),
+    );
+    member.status = status.map_err(Failed::from);
+    member.listed = listed.map_err(Failed::from);
+    member.read = read.map(|(origin, _)| origin).map_err(Failed::from);
+    member.memory = memory.map(|(origin, _)| origin).map_err(Failed::from);
+    member.plain_version = plain_version;
+    member
 }
 
 /// etcd's plain HTTP tells its version to anyone.
 async fn plain_version(endpoint: &str, config: &Config) -> Option<String> {
-    let limit = config.etcd.request_timeout;
-    let client = Client::new(Target::parse(endpoint).ok()?, None, limit).ok()?;
+    let limit = super::REQUEST;
+    let tls = config.etcd.tls.clone().unwrap_or_default();
+    let files = TlsFiles {
+        ca_file: tls.ca_file,
+        cert_file: tls.cert_file,
+        key_file: tls.key_file,
+        server_name: tls.server_name,
+    };
+    let client = Client::with(Target::parse(endpoint).ok()?, &files, None, limit).ok()?;
     let body = client.get("/version", limit).await.ok()?.body;
     body.get("etcdserver")?.as_str().map(str::to_owned)
 }
 
-async fn permissions(etcd: &Etcd, config: &Config) -> Vec<(String, Permission)> {
-    let judged = |result: Result<Vec<String>, Error>| match result {
-        Ok(denied) if denied.is_empty() => Permission::Granted,
-        Ok(denied) => Permission::Denied(format!("etcd's role lacks {}", denied.join(", "))),
-        Err(e) if e.kind() == Kind::Auth => Permission::Denied(e.to_string()),
-        Err(e) => Permission::Unknown(e.to_string()),
-    };
-    let name = |e: ElectionIndex| config.elections.get(e.0).map(|e| e.name.to_string()).unwrap_or_default();
-    etcd.permissions().await.into_iter().map(|(e, result)| (name(e), judged(result))).collect()
+/// Reads, and then all that a daemon does, through one member.
+async fn visit(
+    etcd: &Etcd,
+    index: usize,
+    next: usize,
+    ttl: Duration,
+    leases: &Leases,
+) -> (Vec<Result<Duration, Failed>>, Round) {
+    let mut reads = Vec::new();
+    let began = clock::now();
+    for _ in 0..READS {
+        let read = etcd.read_of(index, true).await.map(|(_, took)| took).map_err(Failed::from);
+        let failed = read.is_err();
+        reads.push(read);
+        if failed {
+            break;
+        }
+        sleep(APART).await;
+    }
+    let left = ROUND.saturating_sub(clock::now().since(began));
+    let late = || Round { failed: Some((Step::Grant, etcd.late(index, left))), ..Round::default() };
+    let round = timeout(left, Box::pin(etcd.round(index, Some(next), ttl, leases))).await.unwrap_or_else(|_| late());
+    (reads, round)
 }
 
-/// Nobody counts the doctor's requests.
-struct Unheard;
+async fn rights(etcd: &Etcd, config: &Config) -> Vec<(String, Rights)> {
+    let observed: Vec<bool> = config.elections.iter().map(|e| e.observe).collect();
+    let Ok(all) = timeout(ROUND, etcd.permissions(&observed)).await else {
+        let unknown = Rights::Unknown("etcd is too slow".to_owned());
+        return config.elections.iter().map(|e| (e.name.to_string(), unknown.clone())).collect();
+    };
+    let judged = |result: Result<Vec<String>, crate::etcd::Error>| match result {
+        Ok(denied) if denied.is_empty() => Rights::Granted,
+        Ok(denied) => Rights::Denied(denied.join(", ")),
+        Err(e) => Rights::Unknown(e.to_string()),
+    };
+    let name = |e: ElectionIndex| config.elections.get(e.0).map(|e| e.name.to_string()).unwrap_or_default();
+    all.into_iter().map(|(e, result)| (name(e), judged(result))).collect()
+}
 
-impl Telemetry for Unheard {
-    fn request(&self, _method: &'static str, _code: &'static str, _took: Duration) {}
-    fn endpoint_up(&self, _endpoint: &str, _up: bool) {}
-    fn keepalive_failed(&self, _endpoint: &str) {}
-    fn watch_restarted(&self, _cause: &'static str) {}
+/// Candidates with our id, as far as the queues may be read.
+async fn namesakes(etcd: &Etcd, config: &Config) -> Vec<Namesake> {
+    let look = async {
+        let mut all = Vec::new();
+        for (index, election) in config.elections.iter().enumerate() {
+            let Ok(view) = etcd.read(ElectionIndex(index)).await else { continue };
+            for entry in view.queue {
+                let Some(candidate) = entry.candidate.filter(|c| c.id == config.id) else { continue };
+                let election = election.name.to_string();
+                all.push(Namesake { election, lease: entry.lease, url: candidate.url });
+            }
+        }
+        all
+    };
+    timeout(ROUND, look).await.unwrap_or_default()
+}
+
+fn clocks(before: clock::Rates, after: clock::Rates) -> Clocks {
+    let (boot, raw) = (after.boot.since(before.boot), after.raw.saturating_sub(before.raw));
+    let nanos = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+    let slewed = nanos(boot).saturating_sub(nanos(raw)).saturating_mul(1_000_000) / nanos(raw).max(1);
+    Clocks { watched: boot, moved_ms: after.offset_ms - before.offset_ms, slewed_ppm: slewed }
 }

@@ -1,8 +1,76 @@
-//! Versions of etcd, and what is known to be wrong with leases in them.
+//! Versions of etcd, and what is known to be wrong in them that a leader election meets.
 
 /// `major.minor.patch`; what follows a dash is left aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32, pub u32);
+
+/// A fault, the patches that ended it, and what it means.
+#[derive(Debug)]
+pub struct Fault {
+    /// The first version that has it.
+    since: Version,
+    /// The first patch of each series without it; a series newer than all of them never had it.
+    fixed: &'static [Version],
+    /// It matters only where there are users.
+    with_auth: bool,
+    /// It may end a lease that its holder renews.
+    pub ends_leases: bool,
+    /// What it does, after "etcd 3.5.1".
+    pub what: &'static str,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        since: Version(3, 5, 0),
+        fixed: &[Version(3, 5, 3)],
+        with_auth: false,
+        ends_leases: false,
+        what: "may lose or corrupt data when it crashes under load (etcd issue 13766)",
+    },
+    Fault {
+        since: Version(3, 0, 0),
+        fixed: &[Version(3, 4, 31), Version(3, 5, 13)],
+        with_auth: false,
+        ends_leases: true,
+        what: "may revoke a lease that was renewed just now (etcd issue 15247)",
+    },
+    Fault {
+        since: Version(3, 0, 0),
+        fixed: &[Version(3, 4, 36), Version(3, 5, 18)],
+        with_auth: false,
+        ends_leases: false,
+        what: "may keep a deletion from a watch that begins where history was compacted (etcd issue 18089)",
+    },
+    Fault {
+        since: Version(3, 0, 0),
+        fixed: &[Version(3, 4, 38), Version(3, 5, 23), Version(3, 6, 5)],
+        with_auth: false,
+        ends_leases: false,
+        what: "may renew a lease that is being revoked, and lose events of a watch",
+    },
+    Fault {
+        since: Version(3, 0, 0),
+        fixed: &[Version(3, 4, 42), Version(3, 5, 28), Version(3, 6, 9)],
+        with_auth: true,
+        ends_leases: true,
+        what: "lets anyone revoke leases without logging in (CVE-2026-33413)",
+    },
+    Fault {
+        since: Version(3, 0, 0),
+        fixed: &[Version(3, 4, 44), Version(3, 5, 30), Version(3, 6, 11)],
+        with_auth: true,
+        ends_leases: false,
+        what: "lets a user past its rights by nested transactions (CVE-2026-33343)",
+    },
+];
+
+impl Fault {
+    /// The patches that ended it.
+    #[must_use]
+    pub fn fixed_in(&self) -> String {
+        self.fixed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+}
 
 impl Version {
     /// Reads `3.5.33` and `3.6.0-rc.1`.
@@ -26,14 +94,11 @@ impl Version {
         self < Self(3, 4, 0)
     }
 
-    /// etcd issue 15247: a deposed etcd leader may revoke a lease that was renewed just now. No client can prevent it.
-    pub fn revokes_renewed_leases(self) -> bool {
-        self.lacks(&[Self(3, 4, 31), Self(3, 5, 13)])
-    }
-
-    /// A renewal may be answered though the lease is being revoked, and a watch may lose or repeat events.
-    pub fn renews_revoked_leases(self) -> bool {
-        self.lacks(&[Self(3, 4, 38), Self(3, 5, 23), Self(3, 6, 5)])
+    /// What is known to be wrong with it; with users, what only matters then as well.
+    pub fn faults(self, with_auth: bool) -> impl Iterator<Item = &'static Fault> {
+        let has =
+            move |fault: &&Fault| self >= fault.since && self.lacks(fault.fixed) && (with_auth || !fault.with_auth);
+        FAULTS.iter().filter(has)
     }
 
     /// Older than what we recommend; the recommendation for its series.
@@ -55,24 +120,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_bugs_are_told_by_the_patch_of_each_series() {
+    fn known_faults_are_told_by_the_patch_of_each_series() {
         let v = |text| Version::parse(text).expect(text);
-        for (text, revokes, renews, better) in [
-            ("3.4.23", true, true, Some("3.5.33")),
-            ("3.4.31", false, true, Some("3.5.33")),
-            ("3.4.45", false, false, Some("3.5.33")),
-            ("3.5.1", true, true, Some("3.5.33")),
-            ("3.5.13", false, true, Some("3.5.33")),
-            ("3.5.23", false, false, Some("3.5.33")),
-            ("3.5.33", false, false, None),
-            ("3.6.4", false, true, Some("3.6.14")),
-            ("3.6.14", false, false, None),
-            ("3.7.0", false, false, Some("3.7.1")),
-            ("3.8.0-alpha.0", false, false, None),
-            ("3.3.27", true, true, Some("3.5.33")),
+        for (text, faults, with_auth, better) in [
+            ("3.4.23", "15247 18089 renew", 5, Some("3.5.33")),
+            ("3.4.31", "18089 renew", 4, Some("3.5.33")),
+            ("3.4.45", "", 0, Some("3.5.33")),
+            ("3.5.1", "13766 15247 18089 renew", 6, Some("3.5.33")),
+            ("3.5.13", "18089 renew", 4, Some("3.5.33")),
+            ("3.5.23", "", 2, Some("3.5.33")),
+            ("3.5.33", "", 0, None),
+            ("3.6.4", "renew", 3, Some("3.6.14")),
+            ("3.6.9", "", 1, Some("3.6.14")),
+            ("3.6.14", "", 0, None),
+            ("3.7.0", "", 0, Some("3.7.1")),
+            ("3.8.0-alpha.0", "", 0, None),
+            ("3.3.27", "15247 18089 renew", 5, Some("3.5.33")),
         ] {
-            assert_eq!(v(text).revokes_renewed_leases(), revokes, "{text}");
-            assert_eq!(v(text).renews_revoked_leases(), renews, "{text}");
+            let found: Vec<_> = v(text).faults(false).collect();
+            assert_eq!(found.len(), faults.split_whitespace().count(), "{text}: {found:?}");
+            for word in faults.split_whitespace() {
+                assert!(found.iter().any(|f| f.what.contains(word)), "{text} lacks {word}");
+            }
+            assert_eq!(v(text).faults(true).count(), with_auth, "{text}");
             assert_eq!(v(text).better().map(|b| b.to_string()).as_deref(), better, "{text}");
         }
         assert!(v("3.3.27").is_ancient() && !v("3.4.0").is_ancient());

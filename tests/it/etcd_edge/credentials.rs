@@ -49,7 +49,7 @@ async fn the_documented_role_is_enough_and_what_is_missing_of_it_is_named() {
     etcd.enable_auth("app", "secret", "/elsewhere").await;
     let settings = EtcdConfig { username: Some("app".into()), password_file: Some(password_file), ..config(&etcd) };
     let (edge, _) = edge_with("a", &settings, 1);
-    let denied = async || edge.permissions().await.remove(0).1.expect("an answer");
+    let denied = async || edge.permissions(&[]).await.remove(0).1.expect("an answer");
 
     let text = include_str!("../../../docs/operations.md");
     let line = text.lines().find(|line| line.contains("**etcd role**")).expect("the role is documented");

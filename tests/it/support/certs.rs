@@ -17,6 +17,15 @@ pub struct Certs {
 impl Certs {
     /// Makes all of them in `dir`: the server's for 127.0.0.1 and localhost, the client's with `client` as its common name.
     pub fn make(dir: &Path, client: &str) -> Self {
+        Self::made(dir, client, None)
+    }
+
+    /// [`Certs::make`], but server's and client's end at that time.
+    pub fn make_until(dir: &Path, client: &str, until: std::time::SystemTime) -> Self {
+        Self::made(dir, client, Some(until))
+    }
+
+    fn made(dir: &Path, client: &str, until: Option<std::time::SystemTime>) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).expect("no names to be refused");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.distinguished_name.push(rcgen::DnType::CommonName, "tenure test authority");
@@ -32,9 +41,9 @@ impl Certs {
         let names = ["127.0.0.1", "localhost"].map(String::from).to_vec();
         // etcd's own gateway connects to its own port with the server's certificate, so that is a client's as well.
         let server = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        issue(&authority, names, "etcd", &server, &certs.server_cert, &certs.server_key);
+        issue(&authority, names, ("etcd", until), &server, &certs.server_cert, &certs.server_key);
         let use_as = [ExtendedKeyUsagePurpose::ClientAuth];
-        issue(&authority, Vec::new(), client, &use_as, &certs.client_cert, &certs.client_key);
+        issue(&authority, Vec::new(), (client, until), &use_as, &certs.client_cert, &certs.client_key);
         certs
     }
 }
@@ -42,7 +51,7 @@ impl Certs {
 fn issue(
     authority: &CertifiedIssuer<'_, KeyPair>,
     names: Vec<String>,
-    common_name: &str,
+    (common_name, until): (&str, Option<std::time::SystemTime>),
     use_as: &[ExtendedKeyUsagePurpose],
     cert_file: &Path,
     key_file: &Path,
@@ -50,6 +59,9 @@ fn issue(
     let mut params = CertificateParams::new(names).expect("addresses and plain names");
     params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
     params.extended_key_usages = use_as.to_vec();
+    if let Some(until) = until {
+        params.not_after = until.into();
+    }
     let key = key();
     let cert = params.signed_by(&key, authority).expect("the authority may sign");
     write(cert_file, &cert.pem());

@@ -257,6 +257,16 @@ impl Etcd {
         command
     }
 
+    /// etcd itself or one of its tools, to be given its arguments; it is killed when its handle is dropped.
+    pub fn command(&self, name: &str) -> Command {
+        self.tool(name)
+    }
+
+    /// `m0=http://127.0.0.1:12001,…`
+    pub fn initial_cluster(&self) -> &str {
+        &self.common.initial_cluster
+    }
+
     fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(self.common.bin.join(name));
         // 3.4 still knows the old interface, and 3.6 warns about the variable.
