@@ -79,6 +79,8 @@ async fn a_body_that_trickles_is_answered_408() {
 #[tokio::test]
 async fn polls_give_way_when_the_house_is_full() {
     let stage = Stage::start(Setup { max_connections: 2, ..Setup::default() }).await;
+    // It serves: whoever connects before that is not polling yet, and is sent away like any idle client.
+    assert_eq!(stage.get("/livez").await.status, 200);
     let public = stage.public;
     let poll = || tokio::spawn(ask(public, "GET", "/v1/elections/orders?wait=60s", "", b""));
     let polls = [poll(), poll()];
