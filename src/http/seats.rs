@@ -113,23 +113,26 @@ impl Seats {
     }
 
     /// Frees the seat of whoever has kept us waiting longest; failing that, ends the oldest poll or question, of those first
-    /// whose clients may have gone.
+    /// whose clients may have gone. Whoever came just now goes last: its request may be on the way.
     pub fn send_someone_away(&self) {
         let taken = self.locked();
-        let oldest = |all: &[Doing], quiet: bool| {
-            let fits = |p: &&Arc<Place>| {
-                let doing = p.doing.load(Ordering::Relaxed);
-                all.iter().any(|d| *d as u8 == doing) && (!quiet || p.quiet.load(Ordering::Relaxed))
-            };
-            taken.values().filter(fits).min_by_key(|p| p.since.load(Ordering::Relaxed))
+        let now = clock::now();
+        let oldest = |all: &[Doing], fits: &dyn Fn(&Place) -> bool| {
+            let one = |p: &&Arc<Place>| all.iter().any(|d| *d as u8 == p.doing.load(Ordering::Relaxed)) && fits(p);
+            taken.values().filter(one).min_by_key(|p| p.since.load(Ordering::Relaxed))
         };
-        if let Some(place) = oldest(&[Doing::Waiting], false) {
+        let settled = |p: &Place| now.since(clock::Instant::from_nanos(p.since.load(Ordering::Relaxed))) > SETTLED;
+        let quiet = |p: &Place| p.quiet.load(Ordering::Relaxed);
+        let any = |_: &Place| true;
+        if let Some(place) = oldest(&[Doing::Waiting], &settled) {
             place.leave.notify_one();
-        } else if let Some(place) = oldest(&[Doing::Polling, Doing::Asking], true)
-            .or_else(|| oldest(&[Doing::Polling], false))
-            .or_else(|| oldest(&[Doing::Asking], false))
+        } else if let Some(place) = oldest(&[Doing::Polling, Doing::Asking], &quiet)
+            .or_else(|| oldest(&[Doing::Polling], &any))
+            .or_else(|| oldest(&[Doing::Asking], &any))
         {
             place.hurry.notify_one();
+        } else if let Some(place) = oldest(&[Doing::Waiting], &any) {
+            place.leave.notify_one();
         }
     }
 

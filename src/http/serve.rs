@@ -96,6 +96,9 @@ async fn open(door: Door, app: Arc<App>, trimmer: Arc<Trimmer>, seats: usize, mu
                 seat = hall.seats.take() => seat,
             };
             peer.welcome(Arc::clone(&hall), seat);
+            // Whoever is in is served before the next one enters: in a flood, a request that has arrived would otherwise look
+            // like a client that keeps us waiting, and be sent away unread.
+            tokio::task::yield_now().await;
         }
     }
     drop(door.socket);
