@@ -165,6 +165,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         promise: config.timing.promise(),
         drain_timeout: config.drain_timeout,
         request_timeout: config.etcd.request_timeout,
+        jitter: fastrand::Rng::with_seed(entropy()),
         history_limit: config.history_limit,
     });
     runtime.spawn(signals.heed(control));

@@ -20,6 +20,7 @@ use crate::control::{AuditLine, Heartbeat, Requests};
 use crate::election::Core;
 use crate::election::event::{ElectionInput, Input, Output, SessionInput, Ticket, Transition};
 use crate::election::ids::{ElectionIndex, ElectionName};
+use crate::election::pause::Jitter;
 use crate::election::record::View;
 use crate::election::role::Role;
 use crate::etcd::{Etcd, Stamp, Watcher};
@@ -67,6 +68,8 @@ pub struct Parts {
     pub drain_timeout: Duration,
     /// Limit of one request to etcd.
     pub request_timeout: Duration,
+    /// The daemon's one generator of randomness for pauses.
+    pub jitter: fastrand::Rng,
     /// History records of each election that are kept.
     pub history_limit: u64,
 }
@@ -166,7 +169,7 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             self.take_note(&input, reading);
             let guard = self.parts.core.session().map(|s| s.guard.deadline());
-            self.parts.core.handle(reading.now, input);
+            self.parts.core.handle(reading.now, Jitter(self.parts.jitter.u64(..)), input);
             if self.parts.core.session().map(|s| s.guard.deadline()) > guard {
                 // The guard counts from when its request left, so the clocks are held against what they were then: slewing
                 // before that is no jump.

@@ -2,6 +2,7 @@
 //!
 //! Whoever logs never waits: `writer` has the queue, and the thread that writes.
 
+mod repeats;
 mod writer;
 
 use std::backtrace::BacktraceStatus;
@@ -13,7 +14,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -21,6 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::repeats::Repeats;
 use crate::clock;
 use crate::config::{Env, LogConfig, LogFormat, LogLevel};
 
@@ -40,7 +42,8 @@ pub fn init(log: LogConfig) -> io::Result<Log> {
         }
     };
     // Only fails where a log runs already, as in tests that share a process.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(targets(log.level))).try_init();
+    let kept = targets(log.level).and(Repeats::default());
+    let _ = tracing_subscriber::registry().with(lines.with_filter(kept)).try_init();
     std::panic::set_hook(Box::new(panicked));
     Ok(Log)
 }

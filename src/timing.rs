@@ -149,10 +149,10 @@ impl Timing {
         granted.saturating_sub(drift).saturating_sub(self.spec.slack)
     }
 
-    /// Interval between keep-alives: a fifth of the granted TTL.
+    /// Interval between keep-alives: a fifth of the granted TTL, which etcd counts in whole seconds.
     #[must_use]
     pub fn renew_every(&self, granted: Duration) -> Duration {
-        granted / 5
+        granted.max(Duration::from_secs(1)) / 5
     }
 
     /// The most that one try of one request to one member may take, so that a member that hangs costs little.

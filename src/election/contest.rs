@@ -6,17 +6,16 @@ use super::event::{ElectionInput, Output, Round, Transition};
 use super::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use super::leaving::{Leaving, Release};
 use super::mutant::{self, Mutant};
+use super::pause::{Jitter, Pauses};
 use super::role::{Reason, Role};
 use super::seen::Seen;
 use crate::clock::Instant;
 use crate::timing::Timing;
 
-/// Pause after etcd refused a request without applying it (no space, overload, no permission): no hot loop.
-pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(500);
-
 /// What a contest needs to know of everything else while it handles one input.
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
+    pub(super) jitter: Jitter,
     pub(super) timing: &'a Timing,
     /// The lease, where leadership may rest on it now.
     pub(super) session: Option<LeaseId>,
@@ -47,11 +46,10 @@ pub(super) struct Contest {
     pub(super) look: Looking,
     /// Not queued before this moment: a cooldown, or the wait after a rewind.
     pub(super) queue_at: Instant,
-    /// Queueing was refused without being applied; not tried again before.
-    pub(super) retry_at: Instant,
     pub(super) raising: bool,
-    /// A raise was refused; not tried again before.
-    pub(super) raise_at: Instant,
+    pub(super) pauses: Pauses,
+    /// Other keys are to be watched, from this revision on: the first for which the plan is wanted.
+    pub(super) watch_from: Option<Revision>,
     /// The raised generation that was seen last, by its revision; and until when nobody is elected over it.
     pub(super) raised: (Revision, Instant),
     /// The newest generation that we led with, or that we saw raised.
@@ -97,7 +95,7 @@ pub(super) enum Bid {
     None,
     /// Sent.
     Sent,
-    /// Its outcome is unknown; a look that began after this round tells.
+    /// It failed, or its outcome is unknown; a look that began after this round tells.
     Unresolved { after: Round },
 }
 
@@ -110,6 +108,8 @@ pub(super) struct Looking {
     pub(super) full: bool,
     /// The next one, if nothing asks for it earlier.
     pub(super) next_at: Instant,
+    /// Something other than the period asks for it, and may ask again and again: such reads are paced.
+    pub(super) paced: bool,
 }
 
 impl Contest {
@@ -119,11 +119,11 @@ impl Contest {
             state: if observe { State::Observing } else { State::Out },
             seen: Seen::default(),
             reason: Reason::Started,
-            look: Looking { round: Round(0), asked: false, full: true, next_at: now },
+            look: Looking { round: Round(0), asked: false, full: true, next_at: now, paced: true },
             queue_at: now,
-            retry_at: now,
             raising: false,
-            raise_at: now,
+            pauses: Pauses::default(),
+            watch_from: None,
             raised: (Revision(0), now),
             spent: Generation(0),
             term: 0,
@@ -181,14 +181,13 @@ impl Contest {
             ElectionInput::Felt { round, pulse } if round == self.look.round => self.felt(ctx, &pulse),
             ElectionInput::LookFailed { round } if round == self.look.round => {
                 self.look.asked = false;
-                self.look.next_at = ctx.now + ctx.timing.try_limit();
+                (self.look.next_at, self.look.paced) = (ctx.now + ctx.timing.try_limit(), true);
             }
             // Answers to rounds that were given up on.
             ElectionInput::Looked { .. } | ElectionInput::Felt { .. } | ElectionInput::LookFailed { .. } => {}
             ElectionInput::Queued { lease, created, .. } => self.queued(ctx, lease, created),
             ElectionInput::QueueFailed { lease } => {
                 if matches!(self.state, State::Queuing { lease: asked } if asked == lease) {
-                    self.retry_at = ctx.now + REFUSED_PAUSE;
                     self.state = State::Out;
                     // It may have committed, or may yet.
                     self.look_again(ctx.now);
@@ -196,11 +195,8 @@ impl Contest {
             }
             ElectionInput::ElectAnswered { key, outcome } => self.elect_answered(ctx, &key, outcome),
             ElectionInput::HandOverAnswered { key, outcome } => self.hand_over_answered(ctx, &key, outcome),
-            ElectionInput::RaiseAnswered { raised } => {
+            ElectionInput::RaiseAnswered { .. } => {
                 self.raising = false;
-                if !raised {
-                    self.raise_at = ctx.now + REFUSED_PAUSE;
-                }
                 self.look_again(ctx.now);
             }
             ElectionInput::Sealed { until } => self.sealed(until),
@@ -229,6 +225,8 @@ impl Contest {
 
     /// The session ended: leadership and place in the queue went with it.
     pub(super) fn session_ended(&mut self, ctx: &mut Context<'_>, reason: Reason) {
+        // The next lease comes after a pause of its own.
+        self.pauses.queue.skip(ctx.now);
         if let State::Leaving(leaving) = &mut self.state {
             leaving.reply_unknown(ctx.out);
         }
@@ -246,10 +244,12 @@ impl Contest {
     pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>, lost_ttl: Duration) {
         self.session_ended(ctx, Reason::HistoryRewound);
         self.seen = Seen::default();
-        self.look = Looking { round: Round(self.look.round.0 + 1), asked: false, full: true, next_at: ctx.now };
+        let round = Round(self.look.round.0 + 1);
+        self.look = Looking { round, asked: false, full: true, next_at: ctx.now, paced: true };
         let wait = if mutant::on(Mutant::RewindWithoutWait) { Duration::ZERO } else { lost_ttl.max(ctx.timing.ttl()) };
         self.queue_at = self.queue_at.max(ctx.now + wait);
         self.raising = false;
+        self.watch_from = None;
         self.raised = (Revision(0), ctx.now);
         ctx.out.push(Output::Publish);
     }
@@ -284,31 +284,36 @@ impl Contest {
         }
         self.advance_leaving(ctx);
         self.look_if_due(ctx);
+        self.watch_if_due(ctx);
     }
 
     /// When, later than `now`, `advance` next has something to do if nothing else happens. What was due by now and is not done
     /// waits for an answer, and must not hide what comes later.
     pub(super) fn wake_at(&self, now: Instant, ctx_session: bool, retiring: bool) -> Option<Instant> {
-        let look = (!self.look.asked).then_some(self.look.next_at);
-        let raise = (!self.raising).then_some(self.raise_at);
+        let look = (!self.look.asked).then(|| self.look_at());
+        let raise = (!self.raising).then(|| self.pauses.raise.until());
+        let watch = self.watch_from.map(|_| self.pauses.watch.until());
         let own = match &self.state {
-            State::Out if ctx_session && !retiring => Some(self.queue_at.max(self.retry_at)),
+            State::Out if ctx_session && !retiring => Some(self.queue_at.max(self.pauses.queue.until())),
             State::Waiting { ahead: Ahead::Nothing { elect_at }, bid: Bid::None, .. } if self.electable() => {
-                Some((*elect_at).max(self.retry_at).max(self.raise_settles_at()))
+                Some((*elect_at).max(self.pauses.elect.until()).max(self.raise_settles_at()))
             }
-            State::Leaving(leaving) => leaving.wake_at(),
+            State::Leaving(leaving) => leaving.wake_at(self.pauses.hand_over),
             State::Observing | State::Out | State::Queuing { .. } | State::Waiting { .. } | State::Leading { .. } => {
                 None
             }
         };
-        [look, raise, own].into_iter().flatten().filter(|at| *at > now).min()
+        [look, raise, watch, own].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     fn key_deleted(&mut self, ctx: &mut Context<'_>, suffix: &str, revision: Revision) {
         if self.seen.key_deleted(suffix, revision, ctx.now) {
             ctx.out.push(Output::Publish);
             // A queue that goes on to a foreign client tells nobody: look, if nothing is heard by then.
-            self.look.next_at = self.look.next_at.min(ctx.now + ctx.timing.ttl() / 10);
+            let soon = ctx.now + ctx.timing.ttl() / 10;
+            if soon < self.look.next_at {
+                (self.look.next_at, self.look.paced) = (soon, true);
+            }
         }
         let gone = |key: &CandidateKey| key.suffix == suffix && key.created < revision;
         if self.key().is_some_and(gone) {
@@ -393,6 +398,7 @@ mod tests {
         let illegal = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut ctx = Context {
                 now,
+                jitter: Jitter(0),
                 timing: &timing,
                 session: None,
                 lease: None,

@@ -1,10 +1,11 @@
 //! How a contest gets to lead: queue, wait, elect.
 
-use super::contest::{Ahead, Bid, Contest, Context, REFUSED_PAUSE, State};
+use super::contest::{Ahead, Bid, Contest, Context, State};
 use super::event::{ElectOutcome, Output};
 use super::ids::{CandidateKey, Generation, LeaseId, Revision};
 use super::leaving::Leaving;
 use super::mutant::{self, Mutant};
+use super::pause;
 use super::record::{Cause, Cell, GenerationRecord};
 use super::role::Reason;
 use super::txn::ElectTxn;
@@ -13,9 +14,10 @@ use crate::clock::Instant;
 impl Contest {
     pub(super) fn queue_if_due(&mut self, ctx: &mut Context<'_>) {
         let Some(lease) = ctx.session.filter(|_| !ctx.retiring) else { return };
-        if ctx.now < self.queue_at.max(self.retry_at) || self.raising {
+        if ctx.now < self.queue_at || !self.pauses.queue.over(ctx.now) || self.raising {
             return;
         }
+        self.pauses.queue.begin(ctx.now, ctx.jitter, pause::QUEUE);
         self.state = State::Queuing { lease };
         ctx.out.push(Output::Queue { election: self.index, lease });
     }
@@ -24,6 +26,7 @@ impl Contest {
         if !matches!(self.state, State::Queuing { lease: asked } if asked == lease) {
             return;
         }
+        self.pauses.queue.succeeded();
         let key = CandidateKey::of(lease, created);
         self.become_(ctx, State::Waiting { key, ahead: Ahead::Unknown, bid: Bid::None }, Reason::Queued);
         self.look_again(ctx.now);
@@ -73,7 +76,7 @@ impl Contest {
         }
         let Ahead::Nothing { elect_at } = *ahead else { return };
         let next = self.next_generation(ctx);
-        let due = elect_at.max(self.retry_at).max(self.raise_settles_at());
+        let due = elect_at.max(self.pauses.elect.until()).max(self.raise_settles_at());
         if *bid != Bid::None || ctx.now < due || !self.electable() || next > Generation::MAX {
             return;
         }
@@ -89,6 +92,7 @@ impl Contest {
         if let State::Waiting { bid, .. } = &mut self.state {
             *bid = Bid::Sent;
         }
+        self.pauses.elect.begin(ctx.now, ctx.jitter, pause::ELECT);
         ctx.out.push(Output::Elect { election: self.index, txn });
     }
 
@@ -148,12 +152,8 @@ impl Contest {
                     self.apply(ctx, &view);
                 }
             }
-            (ElectOutcome::Failed, Some(bid)) => {
-                *bid = Bid::None;
-                self.retry_at = ctx.now + REFUSED_PAUSE;
-                self.look_again(ctx.now);
-            }
-            (ElectOutcome::Unknown, Some(bid)) => {
+            // Refused without a word about why, or nobody knows: nothing more is sent before a look.
+            (ElectOutcome::Failed | ElectOutcome::Unknown, Some(bid)) => {
                 *bid = Bid::Unresolved { after: self.look.round };
                 self.look_again(ctx.now);
             }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::contest::{Contest, Context, REFUSED_PAUSE, State};
+use super::contest::{Contest, Context, State};
 use super::event::{HandOverOutcome, Output, Reply, Ticket, Transition};
 use super::ids::{CandidateKey, Generation};
 use super::mutant::{self, Mutant};
+use super::pause::{self, Pause};
 use super::record::{Cell, QueueEntry};
 use super::role::{Reason, Role};
 use super::txn::{HandOverTxn, MAX_SKIPPED, Succession};
@@ -124,8 +125,7 @@ impl Leaving {
     /// The transaction was refused, or nobody knows: look, and decide again.
     pub(super) fn refused(&mut self, now: Instant, certainly: bool) {
         self.refusals += u32::from(certainly);
-        let pause = if self.refusals > 1 { REFUSED_PAUSE } else { Duration::ZERO };
-        self.phase = Phase::Promised(now + pause);
+        self.phase = Phase::Promised(now);
         self.looked = false;
         self.blind = true;
     }
@@ -143,21 +143,18 @@ impl Leaving {
         }
     }
 
-    pub(super) const fn wake_at(&self) -> Option<Instant> {
+    /// When the hand-over may be sent, as far as time decides that.
+    pub(super) fn wake_at(&self, pause: Pause) -> Option<Instant> {
         match (self.phase, self.release) {
-            (Phase::Promised(until), Release::WhenSafe | Release::Now) => Some(until),
+            (Phase::Promised(until), Release::WhenSafe) => Some(until.max(pause.until())),
+            // The application's own word makes promises moot, but not the pause between two tries.
+            (Phase::Promised(_), Release::Now) => Some(pause.until()),
             (Phase::Promised(_), Release::Held) | (Phase::Sealing | Phase::Asked, _) => None,
         }
     }
 
-    /// Whether the hand-over may be sent at `now`.
-    fn due(&self, now: Instant) -> bool {
-        match (self.phase, self.release) {
-            // The application's own word makes promises moot, but not the pause after a refusal.
-            (Phase::Promised(_), Release::Now) if self.refusals < 2 => true,
-            (Phase::Promised(until), Release::WhenSafe | Release::Now) => until <= now,
-            (Phase::Promised(_), Release::Held) | (Phase::Sealing | Phase::Asked, _) => false,
-        }
+    fn due(&self, now: Instant, pause: Pause) -> bool {
+        self.wake_at(pause).is_some_and(|at| at <= now)
     }
 }
 
@@ -171,6 +168,9 @@ impl Contest {
         reason: Reason,
         release: Release,
     ) {
+        if reason.is_wish() {
+            self.pauses.forgive();
+        }
         self.become_(ctx, State::Leaving(Leaving::from_leading(key, generation, release, ctx.now)), reason);
         ctx.out.push(Output::SealPromises(self.index));
     }
@@ -316,9 +316,10 @@ impl Contest {
             self.look_again(ctx.now);
         }
         let State::Leaving(leaving) = &mut self.state else { return };
-        if to_look || leaving.blind || !leaving.due(ctx.now) {
+        if to_look || leaving.blind || !leaving.due(ctx.now, self.pauses.hand_over) {
             return;
         }
+        self.pauses.hand_over.begin(ctx.now, ctx.jitter, pause::HAND_OVER);
         let choice = if naming { choose(&self.seen.queue, &leaving.key, term) } else { None };
         let (key, since) = (leaving.key.clone(), leaving.since);
         leaving.phase = Phase::Asked;

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use super::contest::{Ahead, Bid, Contest, Context, State};
+use super::contest::{Ahead, Bid, Contest, Context, Looking, State};
 use super::event::Output;
 use super::ids::{CandidateKey, Generation, LeaseId, Revision};
 use super::leaving::Leaving;
+use super::pause;
 use super::record::{Cell, Pulse, View};
+use super::seen::Seen;
 use crate::clock::Instant;
 
 impl Contest {
-    /// Asks for a full look, as soon as none is under way.
+    /// Asks for a full look, as soon as none is under way and the pause is over.
     pub(super) fn look_again(&mut self, now: Instant) {
         if self.look.asked {
             // What is under way may have been read too early to count.
@@ -18,7 +20,13 @@ impl Contest {
             self.look.asked = false;
         }
         self.look.full = true;
-        self.look.next_at = now;
+        (self.look.next_at, self.look.paced) = (now, true);
+    }
+
+    /// When the next look or feel is due, if none is under way.
+    pub(super) fn look_at(&self) -> Instant {
+        let Looking { next_at, paced, .. } = self.look;
+        if paced { next_at.max(self.pauses.read.until()) } else { next_at }
     }
 
     /// Whether a full look is still to come.
@@ -27,8 +35,11 @@ impl Contest {
     }
 
     pub(super) fn look_if_due(&mut self, ctx: &mut Context<'_>) {
-        if self.look.asked || self.look.next_at > ctx.now {
+        if self.look.asked || self.look_at() > ctx.now {
             return;
+        }
+        if self.look.paced {
+            self.pauses.read.begin(ctx.now, ctx.jitter, pause::READ);
         }
         self.look.round.0 += 1;
         self.look.asked = true;
@@ -61,7 +72,10 @@ impl Contest {
         let known = self.seen.leader().is_some() || self.seen.foreign.is_some();
         let period = if known { ctx.timing.ttl() } else { ctx.timing.ttl() / 5 };
         self.look.full = false;
-        self.look.next_at = ctx.now + period;
+        (self.look.next_at, self.look.paced) = (ctx.now + period, false);
+        self.pauses.read.succeeded();
+        // What was to be watched before this view is part of it.
+        self.watch_from = None;
         ctx.out.push(Output::Publish);
         if self.key().is_some_and(|key| view.own.as_ref() != Some(key) && key.created <= view.header.revision) {
             if let State::Leaving(leaving) = &mut self.state {
@@ -102,7 +116,7 @@ impl Contest {
 
     pub(super) fn felt(&mut self, ctx: &mut Context<'_>, pulse: &Pulse) {
         self.look.asked = false;
-        self.look.next_at = ctx.now + ctx.timing.ttl();
+        (self.look.next_at, self.look.paced) = (ctx.now + ctx.timing.ttl(), false);
         ctx.out.push(Output::Publish); // Contact with etcd is news in itself.
         let keys = self.relied_on(ctx.lease);
         let same = |k: &CandidateKey| pulse.keys.iter().any(|seen| seen == k);
@@ -128,17 +142,28 @@ impl Contest {
         self.seen.relied_on(self.key().or(absent.as_ref()), ahead)
     }
 
-    pub(super) fn watch(&self, ctx: &mut Context<'_>) {
+    /// Other keys matter from now on.
+    pub(super) fn watch(&mut self, ctx: &mut Context<'_>) {
         if !self.look.full {
-            ctx.out.push(Output::Watch { election: self.index, plan: self.seen.plan(&self.relied_on(None)) });
+            self.watch_from.get_or_insert(Revision(self.seen.revision.0.saturating_add(1)));
+            self.watch_if_due(ctx);
         }
+    }
+
+    /// Sends the plan. What a look under way shows comes with a plan of its own.
+    pub(super) fn watch_if_due(&mut self, ctx: &mut Context<'_>) {
+        let Some(from) = self.watch_from.filter(|_| !self.look.full && self.pauses.watch.over(ctx.now)) else { return };
+        self.watch_from = None;
+        self.pauses.watch.begin(ctx.now, ctx.jitter, pause::WATCH);
+        ctx.out.push(Output::Watch { election: self.index, plan: Seen::plan(&self.relied_on(None), from) });
     }
 
     pub(super) fn raise_if_below_floor(&mut self, ctx: &mut Context<'_>) {
         let known = self.seen.viewed > Revision(0) && !self.look.full;
         let corrupt = matches!(self.seen.generation, Cell::Corrupt { .. });
-        if known && !self.raising && !corrupt && self.seen.newest() < ctx.floor && self.raise_at <= ctx.now {
+        if known && !self.raising && !corrupt && self.seen.newest() < ctx.floor && self.pauses.raise.over(ctx.now) {
             self.raising = true;
+            self.pauses.raise.begin(ctx.now, ctx.jitter, pause::RAISE);
             let (at_least, modified) = (ctx.floor, self.seen.generation.modified());
             ctx.out.push(Output::Raise { election: self.index, at_least, modified });
         }

@@ -27,6 +27,7 @@ pub mod ids;
 mod leaving;
 mod looking;
 pub mod mutant;
+pub mod pause;
 pub mod promise;
 pub mod ratchet;
 pub mod record;
@@ -45,6 +46,7 @@ use self::guard::Guard;
 use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use self::leaving::Release;
 use self::mutant::Mutant;
+use self::pause::Jitter;
 use self::ratchet::Ratchet;
 use self::record::{GenerationRecord, HighWater, Holder};
 use self::role::{Reason, Role};
@@ -79,6 +81,8 @@ pub struct Core {
     stopped: bool,
     /// The time of the newest input: what was due by then has been seen to.
     now: Instant,
+    /// What came in with it.
+    jitter: Jitter,
     outputs: VecDeque<Output>,
 }
 
@@ -129,7 +133,7 @@ impl Core {
     #[must_use]
     pub fn new(settings: Settings, now: Instant) -> Self {
         let Settings { timing, observe, by_revision, remembered } = settings;
-        let session = if observe.iter().all(|o| *o) { Session::none() } else { Session::new(now) };
+        let session = if observe.iter().all(|o| *o) { Session::none() } else { Session::new() };
         let contest = |(i, observe): (usize, &bool)| Contest::new(ElectionIndex(i), *observe, now);
         Self {
             timing,
@@ -141,14 +145,15 @@ impl Core {
             stopping: None,
             stopped: false,
             now,
+            jitter: Jitter::default(),
             outputs: VecDeque::new(),
         }
     }
 
-    /// Applies one input. Reads no clock, does no I/O, cannot fail.
-    pub fn handle(&mut self, now: Instant, input: Input) {
+    /// Applies one input. Reads no clock, does no I/O, cannot fail. `jitter` is a new random number each time.
+    pub fn handle(&mut self, now: Instant, jitter: Jitter, input: Input) {
         debug_assert!(now >= self.now, "time runs backwards");
-        self.now = now;
+        (self.now, self.jitter) = (now, jitter);
         let mut out = Vec::new();
         let remembered = self.ratchet.high_water().generations;
         // First: a late renewal must not revive a guard that has lapsed.
@@ -330,7 +335,7 @@ impl Core {
             let remembered = self.ratchet.high_water();
             self.ratchet.begin_anew(now, header);
             let lost_ttl = self.session.alive().map_or(Duration::ZERO, |a| a.ttl);
-            self.session.abandon(now, self.stopping.is_some());
+            self.session.abandon(self.stopping.is_some());
             for i in 0..self.contests.len() {
                 self.contest(now, ElectionIndex(i), out, |c, ctx| c.begin_anew(ctx, lost_ttl));
             }
@@ -351,7 +356,7 @@ impl Core {
         if let Some(deadline) = self.stopping {
             self.stop(now, deadline, out);
         } else {
-            self.session.advance(now, &self.timing, out);
+            self.session.advance(now, self.jitter, &self.timing, out);
         }
     }
 
@@ -363,7 +368,7 @@ impl Core {
             self.session.close(out);
         } else {
             // Promises are still running out, so the lease is still needed.
-            self.session.advance(now, &self.timing, out);
+            self.session.advance(now, self.jitter, &self.timing, out);
         }
         let closed = self.session.closed();
         if closed.is_some() || deadline <= now {
@@ -382,6 +387,7 @@ impl Core {
     ) {
         let mut ctx = Context {
             now,
+            jitter: self.jitter.of(election.0),
             timing: &self.timing,
             session: self.session.usable(now),
             lease: self.session.alive().map(|a| a.lease),

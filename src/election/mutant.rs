@@ -73,13 +73,17 @@ pub enum Mutant {
     GenerationByValue,
     /// The edge compares the generation key's revision only.
     GenerationByRevision,
+    /// Whatever failed or was lost is tried again at once.
+    NoPause,
+    /// A single success ends a pause that grew, however soon what was won is lost again.
+    PauseEndedBySuccess,
 }
 
 #[cfg(test)]
 impl Mutant {
     /// Every one, for the tests that must catch it.
     #[allow(dead_code, reason = "the unit tests include this module too, and break nothing")]
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::DeadlineFromAnswer,
         Self::GrantFromAnswer,
         Self::UnconfirmedRenewal,
@@ -109,6 +113,8 @@ impl Mutant {
         Self::UndrainLeadsOn,
         Self::GenerationByValue,
         Self::GenerationByRevision,
+        Self::NoPause,
+        Self::PauseEndedBySuccess,
     ];
 }
 

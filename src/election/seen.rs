@@ -118,10 +118,10 @@ impl Seen {
         keys
     }
 
-    /// The plan that watches those keys from here on.
-    pub(super) fn plan(&self, keys: &[CandidateKey]) -> WatchPlan {
+    /// The plan that watches those keys.
+    pub(super) fn plan(keys: &[CandidateKey], from: Revision) -> WatchPlan {
         let mut suffixes: Vec<_> = keys.iter().map(|k| k.suffix.clone()).collect();
         suffixes.dedup();
-        WatchPlan { suffixes, from: Revision(self.revision.0.saturating_add(1)) }
+        WatchPlan { suffixes, from }
     }
 }

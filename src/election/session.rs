@@ -6,30 +6,32 @@ use super::event::{Output, Round, SessionInput};
 use super::guard::Guard;
 use super::ids::{ElectionIndex, LeaseId, MemberId, RaftTerm};
 use super::mutant::{self, Mutant};
+use super::pause::{self, Jitter, Pause};
 use super::record::{Header, OwnKey};
 use super::role::Reason;
 use crate::clock::Instant;
 use crate::timing::Timing;
 
-/// Most of the time between two tries to get a lease.
-const GRANT_BACKOFF_CEILING: Duration = Duration::from_secs(5);
-/// The time between the first two.
-const GRANT_BACKOFF_FLOOR: Duration = Duration::from_millis(200);
+/// The least pause before a renewal is tried again. The pause is a fortieth of the TTL at first, which leaves room for many
+/// tries before the guard, and grows to a tenth.
+const RETRY_FLOOR: Duration = Duration::from_millis(50);
+/// How often it doubles.
+const RETRY_DOUBLINGS: u32 = 2;
 
 /// The session's state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Session {
     state: State,
-    /// Grants that failed in a row.
-    failures: u32,
+    /// Between one grant and the next.
+    pause: Pause,
     /// A lease that was given up when its guard passed, until etcd answers.
     revoking: Option<LeaseId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
-    /// No lease; one is asked for at this moment.
-    Absent { retry_at: Instant },
+    /// No lease; one is asked for once the pause is over.
+    Absent,
     /// A lease was asked for. `void` once the clocks jumped: what was stamped before cannot earn a guard.
     Granting { void: bool },
     /// A lease is ours.
@@ -50,6 +52,8 @@ pub(super) struct Alive {
     suspended: bool,
     round: Round,
     renewal: Renewal,
+    /// Renewals in a row that failed or were not confirmed.
+    failures: u32,
     /// The last answer met a different raft term, or another member, at its confirmation.
     unconfirmed: bool,
 }
@@ -80,19 +84,19 @@ pub(super) enum Effect {
 }
 
 impl Session {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { state: State::Absent { retry_at: now }, failures: 0, revoking: None }
+    pub(super) fn new() -> Self {
+        Self { state: State::Absent, pause: Pause::default(), revoking: None }
     }
 
     /// A daemon that only observes needs no lease.
-    pub(super) const fn none() -> Self {
-        Self { state: State::Closed { clean: true }, failures: 0, revoking: None }
+    pub(super) fn none() -> Self {
+        Self { state: State::Closed { clean: true }, pause: Pause::default(), revoking: None }
     }
 
     pub(super) const fn alive(&self) -> Option<&Alive> {
         match &self.state {
             State::Alive(alive) => Some(alive),
-            State::Absent { .. } | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => None,
+            State::Absent | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => None,
         }
     }
 
@@ -114,25 +118,21 @@ impl Session {
                 let lease = alive.lease;
                 out.push(Output::Revoke { lease });
                 self.revoking = Some(lease);
-                self.state = State::Absent { retry_at: now };
+                self.state = State::Absent;
                 Effect::Ended(Reason::GuardExpired)
             }
-            State::Alive(_)
-            | State::Absent { .. }
-            | State::Granting { .. }
-            | State::Closing { .. }
-            | State::Closed { .. } => Effect::None,
+            State::Alive(_) | State::Absent | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {
+                Effect::None
+            }
         }
     }
 
     /// Forgets the session without a word to etcd: its history was rewound, and the lease belonged to the other one.
-    pub(super) fn abandon(&mut self, now: Instant, stopping: bool) {
+    pub(super) fn abandon(&mut self, stopping: bool) {
         self.revoking = None; // Its answer would come from the lost history, and none of that is listened to.
         match self.state {
             State::Alive(_) | State::Granting { .. } if stopping => self.state = State::Closed { clean: false },
-            State::Alive(_) | State::Absent { .. } | State::Granting { .. } => {
-                self.state = State::Absent { retry_at: now }
-            }
+            State::Alive(_) | State::Absent | State::Granting { .. } => self.state = State::Absent,
             State::Closing { .. } => self.state = State::Closed { clean: false },
             State::Closed { .. } => {}
         }
@@ -145,7 +145,7 @@ impl Session {
                 out.push(Output::Revoke { lease: alive.lease });
                 self.state = State::Closing { lease: alive.lease };
             }
-            State::Absent { .. } => {
+            State::Absent => {
                 self.state = self.revoking.map_or(State::Closed { clean: true }, |lease| State::Closing { lease });
             }
             // While a grant is under way its answer is awaited: a lease nobody knows of would linger for its TTL.
@@ -154,9 +154,10 @@ impl Session {
     }
 
     /// Sends what is due.
-    pub(super) fn advance(&mut self, now: Instant, timing: &Timing, out: &mut Vec<Output>) {
+    pub(super) fn advance(&mut self, now: Instant, jitter: Jitter, timing: &Timing, out: &mut Vec<Output>) {
         match &mut self.state {
-            State::Absent { retry_at } if *retry_at <= now => {
+            State::Absent if self.pause.over(now) => {
+                self.pause.begin(now, jitter, pause::GRANT);
                 self.state = State::Granting { void: false };
                 out.push(Output::Grant { ttl: timing.ttl() });
             }
@@ -173,14 +174,14 @@ impl Session {
                     });
                 }
             }
-            State::Absent { .. } | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {}
+            State::Absent | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {}
         }
     }
 
     /// When `advance` or `expire` next has something to do.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match &self.state {
-            State::Absent { retry_at } => Some(*retry_at),
+            State::Absent => Some(self.pause.until()),
             State::Alive(alive) => Some(match alive.renewal {
                 Renewal::Due(at) => at.min(alive.guard.deadline()),
                 Renewal::Asked | Renewal::Confirming { .. } => alive.guard.deadline(),
@@ -205,12 +206,12 @@ impl Session {
             }
             SessionInput::GrantFailed => {
                 if let State::Granting { .. } = self.state {
-                    self.state = State::Absent { retry_at: now + self.backoff() };
+                    self.state = State::Absent;
                 }
                 Effect::None
             }
             SessionInput::KeepAliveAnswered { lease, round, ttl, header } => match self.of(lease) {
-                Some(_) if ttl.is_zero() => self.lost(now),
+                Some(_) if ttl.is_zero() => self.lost(),
                 Some(alive) if alive.round == round && matches!(alive.renewal, Renewal::Asked) => {
                     let sent_at = if mutant::on(Mutant::DeadlineFromAnswer) { now } else { header.sent_at };
                     let Header { raft_term, member, .. } = header;
@@ -235,7 +236,7 @@ impl Session {
                 Effect::None
             }
             SessionInput::LeaseUnknown { lease } => match self.of(lease) {
-                Some(_) => self.lost(now),
+                Some(_) => self.lost(),
                 None => Effect::None,
             },
             SessionInput::Revoked { lease } => self.revoked(lease, true),
@@ -252,7 +253,7 @@ impl Session {
                     *void = true;
                     Effect::None
                 }
-                State::Absent { .. } | State::Closing { .. } | State::Closed { .. } => Effect::None,
+                State::Absent | State::Closing { .. } | State::Closed { .. } => Effect::None,
             },
         }
     }
@@ -275,13 +276,21 @@ impl Session {
         };
         if void || !guard.holds_at(now) {
             out.push(Output::Revoke { lease });
-            self.state = State::Absent { retry_at: now + self.backoff() };
+            self.state = State::Absent;
             return Effect::None;
         }
-        self.failures = 0;
+        self.pause.succeeded();
         let renewal = Renewal::Due(now + timing.renew_every(ttl));
-        self.state =
-            State::Alive(Alive { lease, ttl, guard, suspended: false, round: Round(0), renewal, unconfirmed: false });
+        self.state = State::Alive(Alive {
+            lease,
+            ttl,
+            guard,
+            suspended: false,
+            round: Round(0),
+            renewal,
+            failures: 0,
+            unconfirmed: false,
+        });
         Effect::Began
     }
 
@@ -307,6 +316,7 @@ impl Session {
             alive.guard = alive.guard.extended_by(Guard::new(sent_at, ttl, timing));
             alive.ttl = ttl;
             alive.suspended = false;
+            alive.failures = 0;
             alive.renewal = Renewal::Due(sent_at + timing.renew_every(ttl));
         } else {
             alive.unconfirmed = true;
@@ -319,35 +329,24 @@ impl Session {
         self.revoking = self.revoking.filter(|ours| *ours != lease);
         match self.state {
             State::Closing { lease: ours } if ours == lease => self.state = State::Closed { clean },
-            State::Closing { .. }
-            | State::Closed { .. }
-            | State::Absent { .. }
-            | State::Granting { .. }
-            | State::Alive(_) => {}
+            State::Closing { .. } | State::Closed { .. } | State::Absent | State::Granting { .. } | State::Alive(_) => {
+            }
         }
         Effect::None
     }
 
-    fn lost(&mut self, now: Instant) -> Effect {
-        self.state = State::Absent { retry_at: now };
+    fn lost(&mut self) -> Effect {
+        self.state = State::Absent;
         Effect::Ended(Reason::LeaseLost)
     }
 
     fn of(&mut self, lease: LeaseId) -> Option<&mut Alive> {
         match &mut self.state {
             State::Alive(alive) if alive.lease == lease => Some(alive),
-            State::Alive(_)
-            | State::Absent { .. }
-            | State::Granting { .. }
-            | State::Closing { .. }
-            | State::Closed { .. } => None,
+            State::Alive(_) | State::Absent | State::Granting { .. } | State::Closing { .. } | State::Closed { .. } => {
+                None
+            }
         }
-    }
-
-    fn backoff(&mut self) -> Duration {
-        let wait = GRANT_BACKOFF_FLOOR * 2_u32.pow(self.failures.min(8));
-        self.failures += 1;
-        wait.min(GRANT_BACKOFF_CEILING)
     }
 }
 
@@ -357,8 +356,10 @@ impl Alive {
         self.suspended
     }
 
-    /// Another round soon: a fortieth of the TTL leaves room for many before the guard.
+    /// Another round soon.
     fn retry(&mut self, now: Instant) {
-        self.renewal = Renewal::Due(now + self.ttl / 40);
+        let pause = (self.ttl / 40).max(RETRY_FLOOR) * 2_u32.pow(self.failures.min(RETRY_DOUBLINGS));
+        self.failures = self.failures.saturating_add(1);
+        self.renewal = Renewal::Due(now + pause);
     }
 }

@@ -24,7 +24,8 @@ use crate::clock;
 use crate::election::event::{ElectionInput, Input, WatchPlan};
 use crate::election::ids::ElectionIndex;
 
-/// The pause before a third stream in a row, which doubles from then on.
+/// The pause before a third stream in a row, which doubles from then on. It paces connections; what is looked at and watched again
+/// after a stream broke is paced by the core (`election/pause.rs`).
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The pause while etcd refuses our watch: only a person can change that.

@@ -17,6 +17,7 @@ use tenure::election::event::{
     Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, Reply, Round, SessionInput, Ticket,
 };
 use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, MemberId, RaftTerm, Revision};
+use tenure::election::pause::Jitter;
 use tenure::election::record::{
     CandidateInfo, Cause, Cell, ControlRecord, GenerationRecord, Header, HighWater, Holder, OwnKey, Pulse, QueueEntry,
     View,
@@ -158,7 +159,7 @@ fn replay(text: &str) -> String {
         rounds.fill(&mut input);
         let (now, woken) = (at(ms.parse().expect("milliseconds")), core.poll_timeout());
         let (first, tick) = (now == at(0), input == Input::Tick);
-        core.handle(now, input);
+        core.handle(now, Jitter(0), input);
         let outputs = actual.len();
         while let Some(output) = core.poll_output() {
             rounds.note(&output);

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::search::{Kinds, Search};
 use super::{TWO, full, search, transactions};
+use crate::anything::CAUGHT_HERE;
 use crate::election::mutant::{Mutant, switch};
 
 /// Searches ever deeper for the faults that the broken rule guards against, since most are caught by a single one.
@@ -44,7 +45,8 @@ const TWO_FAULTS: &[Mutant] =
 fn every_mutant_is_caught() {
     std::panic::set_hook(Box::new(|_| {}));
     let mut escaped = Vec::new();
-    let hunted = |m: &Mutant| !LEFT_TO_THE_SIMULATOR.contains(m) && (full() || !TWO_FAULTS.contains(m));
+    let elsewhere = |m: &Mutant| LEFT_TO_THE_SIMULATOR.contains(m) || CAUGHT_HERE.contains(m);
+    let hunted = |m: &Mutant| !elsewhere(m) && (full() || !TWO_FAULTS.contains(m));
     for mutant in Mutant::ALL.into_iter().filter(hunted) {
         let began = Instant::now();
         let caught = if transactions::CAUGHT_HERE.contains(&mutant) {

@@ -11,6 +11,7 @@ use crate::clock::Instant;
 use crate::edge::Request;
 use crate::election::event::{Command, ElectionInput, Input, Output, SessionInput, Ticket};
 use crate::election::ids::Generation;
+use crate::election::pause::Jitter;
 use crate::election::role::Role;
 use crate::etcd::{Change, Event, Member, Store};
 use crate::timing::{Timing, TimingSpec};
@@ -268,7 +269,8 @@ impl World {
                 daemon.promised_until = 0;
             }
             let ended = daemon.hears_of_its_end(&input);
-            daemon.core.handle(now, input);
+            // Without jitter every pause is as long as it may be.
+            daemon.core.handle(now, Jitter(0), input);
             while let Some(output) = self.daemons[n].core.poll_output() {
                 self.carry_out(n, now, output, &mut inputs);
                 // Between any two outputs somebody may ask.

@@ -17,6 +17,7 @@ pub mod election;
 #[path = "../../src/timing.rs"]
 pub mod timing;
 
+mod anything;
 mod edge;
 mod etcd;
 #[path = "../model/mod.rs"]

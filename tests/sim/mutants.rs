@@ -4,17 +4,18 @@ use super::plan::{Attack, Plan};
 use super::run::{play, play_seeds};
 use super::shrink::shrink;
 use super::stats::Stats;
+use crate::anything::CAUGHT_HERE;
 use crate::election::mutant::{Mutant, switch};
 
 /// Seeds that each mutant gets; and then as many of those that restore etcd, where the rarest coincidences are.
 const SEEDS: u64 = 1_000;
-const RESTORES: usize = 6_000;
+const RESTORES: usize = 8_000;
 
 /// Goal: every rule that the safety argument rests on is checked here. Method: break it, and see.
 #[test]
 fn every_mutant_is_caught() {
     let mut missed = Vec::new();
-    for mutant in Mutant::ALL {
+    for mutant in Mutant::ALL.into_iter().filter(|m| !CAUGHT_HERE.contains(m)) {
         let caught = switch::with(Some(mutant), || play_seeds(seeds(), &mut Stats::default()));
         match &caught {
             Some((seed, v)) => println!("{mutant:?}: {} at seed {seed}: {}", v.invariant, v.text),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::invariants::{Violation, fenced_store, progress, tokens_grow};
-use super::network::kind;
+use super::network::{kind, mix};
 use super::node::{ELECTIONS, Node};
 use super::plan::{MS, Plan};
 use super::stats::Stats;
@@ -14,6 +14,7 @@ use crate::clock::Instant;
 use crate::edge::{Request, nanos};
 use crate::election::event::{ElectionInput, Input, Output, SessionInput};
 use crate::election::ids::ElectionIndex;
+use crate::election::pause::Jitter;
 use crate::election::role::Role;
 use crate::etcd::{Event, Member, Store};
 use crate::timing::{Timing, TimingSpec};
@@ -294,7 +295,8 @@ impl<'a> World<'a> {
             let guard = deadline(node);
             let ending = self.leads_on(n, &input);
             let node = &mut self.nodes[n];
-            node.core.handle(now, input);
+            let jitter = Jitter(mix(self.plan.seed, 7, n as u64, self.stats.events));
+            node.core.handle(now, jitter, input);
             if deadline(node) > guard {
                 node.clock.wall_held = node.clock.wall_sent;
             }

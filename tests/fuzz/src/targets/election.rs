@@ -12,6 +12,7 @@ use tenure::election::event::{
     Command, ElectOutcome, ElectionInput, HandOverOutcome, Input, Output, Ticket, Transition,
 };
 use tenure::election::ids::{CandidateKey, ElectionIndex, Generation, RaftTerm, Revision};
+use tenure::election::pause::Jitter;
 use tenure::election::record::{Cell, ControlRecord, GenerationRecord, HighWater, QueueEntry};
 use tenure::election::role::Role;
 use tenure::election::txn::{ElectTxn, HandOverTxn};
@@ -176,7 +177,7 @@ impl<'a> World<'a> {
     fn feed(&mut self, input: &Input) {
         let won =
             matches!(input, Input::Election(_, ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { .. }, .. }));
-        self.core.handle(self.now, input.clone());
+        self.core.handle(self.now, Jitter(self.now.as_nanos().rotate_right(20)), input.clone());
         let outputs: Vec<_> = std::iter::from_fn(|| self.core.poll_output()).collect();
         if !outputs.iter().any(|output| matches!(output, Output::Rewound { .. })) {
             self.note(input);
