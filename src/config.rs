@@ -40,7 +40,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::election::ids::ElectionName;
+use crate::election::ids::{ClusterId, ElectionName};
 use crate::timing::Timing;
 use crate::tls::Files;
 
@@ -99,6 +99,8 @@ pub struct EtcdConfig {
     pub endpoints: Vec<String>,
     /// Starts with `/`, does not end with one.
     pub prefix: String,
+    /// The cluster that the endpoints belong to, where the operator names it.
+    pub cluster_id: Option<ClusterId>,
     /// Name for password authentication; needs `password_file`.
     pub username: Option<String>,
     /// Read at start, and again when authentication fails.

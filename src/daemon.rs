@@ -23,12 +23,13 @@ use crate::config::{Config, ElectionConfig, GenerationSource, Listen, duration_t
 use crate::control::{Control, Heartbeat};
 use crate::driver::{Driver, Parts};
 use crate::election::ids::{ElectionIndex, ElectionName};
+use crate::election::record::HighWater;
 use crate::election::role::Role;
 use crate::election::{Core, Settings};
 use crate::etcd::{self, Etcd, Identity, Telemetry};
 use crate::http::{self, About, Addresses, BindError, Service};
 use crate::logging;
-use crate::memory::{self, Memory};
+use crate::memory::{self, Mark, Memory};
 use crate::metrics::Metrics;
 use crate::rights::Rights;
 use crate::shutdown::Signals;
@@ -135,7 +136,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     heartbeat.beat(clock::now());
     let (control, requests) = Control::new(audit.trail(), heartbeat.clone());
     let (publisher, reader) = snapshot::channel(first_snapshot(&config), config.timing.promise());
-    let core = Core::new(settings(&config, remembered), clock::now());
+    let core = core(&config, remembered, &etcd);
     let memory = match config.state_dir {
         Some(dir) => Some(Memory::start(dir, names.clone()).map_err(Error::System)?),
         None => None,
@@ -236,7 +237,7 @@ fn routing(
     routing.transpose().map_err(Error::System)
 }
 
-fn remembered(dir: &Path, names: &[ElectionName]) -> Result<Option<crate::election::record::HighWater>, Error> {
+fn remembered(dir: &Path, names: &[ElectionName]) -> Result<Option<Mark>, Error> {
     fs::create_dir_all(dir).map_err(|source| Error::StateDir { path: dir.into(), source })?;
     Ok(memory::load(dir, names)?)
 }
@@ -271,12 +272,18 @@ fn identity(config: &Config, addresses: &Addresses) -> Identity {
     }
 }
 
-fn settings(config: &Config, remembered: Option<crate::election::record::HighWater>) -> Settings {
+fn core(config: &Config, remembered: Option<Mark>, etcd: &Etcd) -> Core {
+    let moved = remembered.as_ref().and_then(|mark| mark.cluster).is_some_and(|cluster| etcd.remember(cluster));
+    Core::new(settings(config, remembered.map(|mark| mark.water), moved), clock::now())
+}
+
+fn settings(config: &Config, remembered: Option<HighWater>, moved: bool) -> Settings {
     Settings {
         timing: config.timing.clone(),
         observe: config.elections.iter().map(|e| e.observe).collect(),
         by_revision: config.generation_source == GenerationSource::Revision,
         remembered,
+        moved,
     }
 }
 

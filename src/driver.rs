@@ -6,6 +6,7 @@
 mod draining;
 mod questions;
 mod requests;
+mod store;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -80,6 +81,7 @@ pub struct Driver {
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
     watcher: Watcher,
+    store: store::Store,
     tasks: JoinSet<()>,
     questions: Questions,
     /// What nobody waits for.
@@ -109,6 +111,7 @@ impl Driver {
         let note = view::Note::new(started, hlc.tick(started));
         Self {
             watcher: parts.etcd.watch(sender.clone()),
+            store: store::Store::of(&parts.etcd),
             notes: vec![note; parts.elections.len()],
             offset_ms: clock::reading().offset_ms,
             offset_sent_ms: clock::reading().offset_ms,
@@ -146,6 +149,7 @@ impl Driver {
                 Some(done) = self.tasks.join_next() => drop(propagate(done)),
                 Some(done) = self.questions.ended() => self.questions.go_on(done),
                 Some(done) = self.chores.join_next() => drop(propagate(done)),
+                news = self.store.next() => self.store_news(news),
                 () = tokio::time::sleep(due) => {
                     self.parts.metrics.loop_lag(clock::now().since(now + due));
                     self.handle(Input::Tick);
@@ -199,7 +203,7 @@ impl Driver {
                 let wall = clock::wall();
                 let note = &mut self.notes[election.0];
                 match input {
-                    ElectionInput::Looked { .. } | ElectionInput::Felt { .. } => {
+                    ElectionInput::Looked { .. } | ElectionInput::LookedAside { .. } | ElectionInput::Felt { .. } => {
                         self.etcd_seen = Some(reading.now);
                         note.last_update = Some(wall);
                     }
@@ -278,20 +282,8 @@ impl Driver {
                 self.task(async move { etcd.raise(election, at_least, modified, stamp).await });
             }
             Output::Watch { election, plan } => self.watcher.plan(election, plan),
-            Output::Remember(mark) => {
-                if let Some(memory) = &self.parts.memory {
-                    memory.remember(mark);
-                }
-            }
-            Output::Rewound { remembered, seen } => {
-                tracing::error!(
-                    ?remembered,
-                    revision = seen.revision.0,
-                    raft_term = seen.raft_term.0,
-                    "etcd's history went backwards: it was restored or wiped; beginning anew, and raising generations to what is remembered"
-                );
-                self.begin_anew();
-            }
+            Output::Remember(mark) => self.remember(mark),
+            Output::Rewound { remembered, seen, sign, again } => self.rewound(&remembered, &seen, sign, again),
             Output::Reply { ticket, reply } => self.reply(ticket, reply),
             Output::Stopped { clean } => self.stopped = Some(clean),
         }
@@ -304,16 +296,6 @@ impl Driver {
             // The receiver is gone only when this history, or the daemon, is done with.
             let _ = sender.send(work.await).await;
         });
-    }
-
-    /// Leaves the lost history behind: no answer to an earlier request reaches the core any more.
-    fn begin_anew(&mut self) {
-        self.parts.metrics.rewound();
-        self.parts.etcd.reset();
-        self.tasks.abort_all();
-        self.tasks = JoinSet::new();
-        (self.sender, self.inputs) = mpsc::channel(EVENTS);
-        self.watcher = self.parts.etcd.watch(self.sender.clone());
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -408,5 +390,8 @@ fn propagate<T>(done: Result<T, JoinError>) -> Option<T> {
 }
 
 fn viewed(input: &ElectionInput) -> Option<&View> {
-    if let ElectionInput::Looked { view, .. } = input { Some(view) } else { None }
+    match input {
+        ElectionInput::Looked { view, .. } | ElectionInput::LookedAside { view, .. } => Some(view),
+        _ => None,
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::Receiver;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::election::ids::{ElectionName, Generation, RaftTerm, Revision};
+use crate::election::ids::{ClusterId, ElectionName, Generation, RaftTerm, Revision};
 use crate::election::record::HighWater;
 use crate::worker::Worker;
 
@@ -43,10 +43,22 @@ pub enum Error {
     },
 }
 
+/// What is remembered across a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The highest that etcd showed.
+    pub water: HighWater,
+    /// The cluster that showed it, where one is pinned.
+    pub cluster: Option<ClusterId>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Stored {
     revision: i64,
     raft_term: u64,
+    /// In hex. Versions before 0.2 do not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
     generations: std::collections::BTreeMap<String, u64>,
 }
 
@@ -54,7 +66,7 @@ struct Stored {
 ///
 /// # Errors
 /// When there is a file that cannot be read, or that holds something else.
-pub fn load(dir: &Path, elections: &[ElectionName]) -> Result<Option<HighWater>, Error> {
+pub fn load(dir: &Path, elections: &[ElectionName]) -> Result<Option<Mark>, Error> {
     let path = dir.join(FILE);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -63,16 +75,17 @@ pub fn load(dir: &Path, elections: &[ElectionName]) -> Result<Option<HighWater>,
     };
     let stored: Stored = serde_json::from_slice(&text).map_err(|source| Error::Parse { path, source })?;
     let generation = |e: &ElectionName| Generation(stored.generations.get(e.as_str()).copied().unwrap_or(0));
-    Ok(Some(HighWater {
+    let water = HighWater {
         revision: Revision(stored.revision),
         raft_term: RaftTerm(stored.raft_term),
         generations: elections.iter().map(generation).collect(),
-    }))
+    };
+    Ok(Some(Mark { water, cluster: stored.cluster.as_deref().and_then(ClusterId::parse) }))
 }
 
 /// Writes marks on a thread of its own: a slow disk must not hold up the driver.
 #[derive(Debug)]
-pub struct Memory(Worker<HighWater>);
+pub struct Memory(Worker<Mark>);
 
 impl Memory {
     /// Starts the thread.
@@ -84,14 +97,14 @@ impl Memory {
     }
 
     /// Has the mark written, soon.
-    pub fn remember(&self, mark: HighWater) {
+    pub fn remember(&self, mark: Mark) {
         if !self.0.give(mark) {
             tracing::warn!("the disk under state_dir is too slow: a high-water mark was not written");
         }
     }
 }
 
-fn write_all(dir: &Path, elections: &[ElectionName], queue: &Receiver<HighWater>) {
+fn write_all(dir: &Path, elections: &[ElectionName], queue: &Receiver<Mark>) {
     let mut failing = false;
     while let Ok(mut mark) = queue.recv() {
         while let Ok(newer) = queue.try_recv() {
@@ -108,17 +121,18 @@ fn write_all(dir: &Path, elections: &[ElectionName], queue: &Receiver<HighWater>
     }
 }
 
-fn write(dir: &Path, elections: &[ElectionName], mark: &HighWater) -> io::Result<()> {
+fn write(dir: &Path, elections: &[ElectionName], mark: &Mark) -> io::Result<()> {
     let path = dir.join(FILE);
     // Elections that are not configured any more keep what was remembered of them.
     let mut generations = std::fs::read(&path)
         .ok()
         .and_then(|text| serde_json::from_slice::<Stored>(&text).ok())
         .map_or_else(Default::default, |stored| stored.generations);
-    for (name, generation) in elections.iter().zip(&mark.generations) {
+    for (name, generation) in elections.iter().zip(&mark.water.generations) {
         generations.insert(name.as_str().to_owned(), generation.0);
     }
-    let stored = Stored { revision: mark.revision.0, raft_term: mark.raft_term.0, generations };
+    let cluster = mark.cluster.map(|id| id.to_string());
+    let stored = Stored { revision: mark.water.revision.0, raft_term: mark.water.raft_term.0, cluster, generations };
     let temporary = dir.join(format!("{FILE}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(&stored)?)?;
@@ -135,9 +149,19 @@ mod tests {
         ElectionName::parse(text).expect("a good name")
     }
 
-    fn mark(generations: &[u64]) -> HighWater {
+    fn mark(generations: &[u64]) -> Mark {
         let generations = generations.iter().map(|g| Generation(*g)).collect();
-        HighWater { revision: Revision(9), raft_term: RaftTerm(2), generations }
+        let water = HighWater { revision: Revision(9), raft_term: RaftTerm(2), generations };
+        Mark { water, cluster: Some(ClusterId(0xcdf8_1819_4e3a_8c32)) }
+    }
+
+    #[test]
+    fn a_mark_of_before_clusters_were_remembered_is_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(FILE), r#"{"revision":9,"raft_term":2,"generations":{"a":7}}"#)
+            .expect("written");
+        let read = load(dir.path(), &[name("a")]).expect("a good file").expect("a mark");
+        assert_eq!(read, Mark { cluster: None, ..mark(&[7]) });
     }
 
     #[test]

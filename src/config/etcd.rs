@@ -8,6 +8,7 @@ use super::tls::judge;
 use super::values::{Parsed, duration, quoted, text, username};
 use super::walk::{Section, Walk};
 use super::{EtcdConfig, EtcdTls};
+use crate::election::ids::ClusterId;
 
 /// More than any cluster has members.
 const MAX_ENDPOINTS: usize = 32;
@@ -16,6 +17,7 @@ pub(super) fn etcd(walk: &mut Walk, top: &Section) -> EtcdConfig {
     let section = walk.section(top, "etcd");
     let endpoints = endpoints(walk, &section);
     let prefix = walk.value(&section, "prefix", "/tenure".to_owned(), prefix);
+    let cluster_id = walk.optional(&section, "cluster_id", cluster_id);
     let username = walk.optional(&section, "username", username);
     let password_file = readable(walk, &section, "password_file");
     both_or_none(walk, &section, ["username", "password_file"]);
@@ -24,7 +26,7 @@ pub(super) fn etcd(walk: &mut Walk, top: &Section) -> EtcdConfig {
     let connect_timeout = limit("connect_timeout");
     let request_timeout = limit("request_timeout");
     let tls = tls(walk, &section, &endpoints);
-    EtcdConfig { endpoints, prefix, username, password_file, tls, connect_timeout, request_timeout }
+    EtcdConfig { endpoints, prefix, cluster_id, username, password_file, tls, connect_timeout, request_timeout }
 }
 
 fn endpoints(walk: &mut Walk, section: &Section) -> Vec<String> {
@@ -70,6 +72,16 @@ fn prefix(scalar: &Scalar) -> Parsed<String> {
         "{} is no prefix of keys; accepted: such as /tenure, with a slash before and none behind",
         quoted(scalar)
     ))
+}
+
+fn cluster_id(scalar: &Scalar) -> Parsed<ClusterId> {
+    // Digits alone are an id as well, so this is a text whatever YAML takes it for.
+    ClusterId::parse(&scalar.text).ok_or_else(|| {
+        format!(
+            "{} is no cluster's id; accepted: hexadecimal, such as cdf818194e3a8c32, as `etcdctl --write-out=fields --hex endpoint status` shows it",
+            quoted(scalar)
+        )
+    })
 }
 
 fn tls(walk: &mut Walk, etcd: &Section, endpoints: &[String]) -> Option<EtcdTls> {

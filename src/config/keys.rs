@@ -6,6 +6,7 @@ pub(super) const KEYS: &[&str] = &[
     "elections",
     "etcd.endpoints",
     "etcd.prefix",
+    "etcd.cluster_id",
     "etcd.username",
     "etcd.password_file",
     "etcd.tls.ca_file",

@@ -19,6 +19,7 @@ pub fn effective(config: &Config) -> Value {
         "etcd": {
             "endpoints": etcd.endpoints,
             "prefix": etcd.prefix,
+            "cluster_id": etcd.cluster_id.map(|id| id.to_string()),
             "username": etcd.username,
             "password_file": etcd.password_file,
             "tls": etcd.tls.as_ref().map(|tls| json!({

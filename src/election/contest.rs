@@ -184,7 +184,10 @@ impl Contest {
                 (self.look.next_at, self.look.paced) = (ctx.now + ctx.timing.try_limit(), true);
             }
             // Answers to rounds that were given up on.
-            ElectionInput::Looked { .. } | ElectionInput::Felt { .. } | ElectionInput::LookFailed { .. } => {}
+            ElectionInput::Looked { .. }
+            | ElectionInput::LookedAside { .. }
+            | ElectionInput::Felt { .. }
+            | ElectionInput::LookFailed { .. } => {}
             ElectionInput::Queued { lease, created, .. } => self.queued(ctx, lease, created),
             ElectionInput::QueueFailed { lease } => {
                 if matches!(self.state, State::Queuing { lease: asked } if asked == lease) {
@@ -239,14 +242,13 @@ impl Contest {
         }
     }
 
-    /// History was rewound: nothing that was known holds. Stays out of the queue for one TTL, as etcd granted it, so that a
-    /// leader of the lost history has passed its guard.
-    pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>, lost_ttl: Duration) {
+    /// History was rewound: nothing that was known holds. A leader of the lost history passes its guard within the wait.
+    pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>, wait: Duration) {
         self.session_ended(ctx, Reason::HistoryRewound);
         self.seen = Seen::default();
         let round = Round(self.look.round.0 + 1);
         self.look = Looking { round, asked: false, full: true, next_at: ctx.now, paced: true };
-        let wait = if mutant::on(Mutant::RewindWithoutWait) { Duration::ZERO } else { lost_ttl.max(ctx.timing.ttl()) };
+        let wait = if mutant::on(Mutant::RewindWithoutWait) { Duration::ZERO } else { wait };
         self.queue_at = self.queue_at.max(ctx.now + wait);
         self.raising = false;
         self.watch_from = None;

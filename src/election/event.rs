@@ -94,6 +94,9 @@ pub enum SessionInput {
     },
     /// The wall clock moved against the boot clock by more than the slack.
     ClockJumped,
+    /// Every endpoint answers as one other cluster, and has for long enough (`one_cluster`): the store was moved there. Comes
+    /// again until it is heeded.
+    StoreMoved,
 }
 
 /// About one election.
@@ -101,6 +104,13 @@ pub enum SessionInput {
 pub enum ElectionInput {
     /// Answer to `Look`.
     Looked {
+        /// Which round.
+        round: Round,
+        /// All of the election at one revision.
+        view: View,
+    },
+    /// The same, read by a new connection: behind one address there may be several servers, and an old connection shows one only.
+    LookedAside {
         /// Which round.
         round: Round,
         /// All of the election at one revision.
@@ -317,12 +327,16 @@ pub enum Output {
     },
     /// Store the high-water mark where it survives a restart, if such a place is configured.
     Remember(HighWater),
-    /// etcd's history went backwards: drop every connection, stream and cache. Counted, and logged at ERROR.
+    /// The store has another history than before: drop every connection, stream and cache. Counted, and logged.
     Rewound {
         /// What was remembered.
         remembered: HighWater,
         /// What a later read showed.
         seen: Header,
+        /// How that was noticed.
+        sign: Sign,
+        /// Within one TTL of the time before: unrelated servers answer in turn, and nobody queues until that has ended.
+        again: bool,
     },
     /// A command's answer.
     Reply {
@@ -336,6 +350,17 @@ pub enum Output {
         /// Whether the lease is known to be gone.
         clean: bool,
     },
+}
+
+/// What shows that the store has another history than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sign {
+    /// A revision, a raft term or a generation below what was known.
+    WentBack,
+    /// Another generation record at the revision of the one known.
+    OtherRecord,
+    /// Every endpoint answers as another cluster.
+    Moved,
 }
 
 /// What to watch in one election: the generation and control keys always, and these candidate keys.

@@ -11,6 +11,8 @@ pub(super) struct Evidence<'a> {
     pub(super) generation: Option<(ElectionIndex, Generation)>,
     /// Whether it went through etcd's log, not only through a quorum read.
     pub(super) logged: bool,
+    /// The generation key, where a new connection read it.
+    pub(super) aside: Option<(ElectionIndex, &'a Cell<GenerationRecord>)>,
 }
 
 /// What an input shows, if it is an answer that went through the log or a quorum read.
@@ -18,8 +20,12 @@ pub(super) fn linearizable(input: &Input) -> Option<Evidence<'_>> {
     match input {
         Input::Tick | Input::Command(_) => None,
         Input::Session(input) => match input {
-            SessionInput::Granted { header, .. } => Some(Evidence { header, generation: None, logged: true }),
-            SessionInput::Confirmed { header, .. } => Some(Evidence { header, generation: None, logged: false }),
+            SessionInput::Granted { header, .. } => {
+                Some(Evidence { header, generation: None, logged: true, aside: None })
+            }
+            SessionInput::Confirmed { header, .. } => {
+                Some(Evidence { header, generation: None, logged: false, aside: None })
+            }
             // A keep-alive's answer is no quorum read: a deposed leader's may come from an older history, or term.
             SessionInput::GrantFailed
             | SessionInput::KeepAliveAnswered { .. }
@@ -28,7 +34,8 @@ pub(super) fn linearizable(input: &Input) -> Option<Evidence<'_>> {
             | SessionInput::LeaseUnknown { .. }
             | SessionInput::Revoked { .. }
             | SessionInput::RevokeFailed { .. }
-            | SessionInput::ClockJumped => None,
+            | SessionInput::ClockJumped
+            | SessionInput::StoreMoved => None,
         },
         Input::Election(election, input) => of_election(*election, input),
     }
@@ -36,21 +43,25 @@ pub(super) fn linearizable(input: &Input) -> Option<Evidence<'_>> {
 
 fn of_election(election: ElectionIndex, input: &ElectionInput) -> Option<Evidence<'_>> {
     match input {
-        ElectionInput::Looked { view, .. } => Some(Evidence {
+        ElectionInput::Looked { view, .. } | ElectionInput::LookedAside { view, .. } => Some(Evidence {
             header: &view.header,
             generation: shown(&view.generation).map(|g| (election, g)),
             logged: false,
+            aside: matches!(input, ElectionInput::LookedAside { .. }).then_some((election, &view.generation)),
         }),
         ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => Some(Evidence {
             header: &view.header,
             generation: shown(&view.generation).map(|g| (election, g)),
             logged: true,
+            aside: None,
         }),
-        ElectionInput::Felt { pulse, .. } => Some(Evidence { header: &pulse.header, generation: None, logged: false }),
+        ElectionInput::Felt { pulse, .. } => {
+            Some(Evidence { header: &pulse.header, generation: None, logged: false, aside: None })
+        }
         ElectionInput::Queued { header, .. }
         | ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, .. }, .. }
         | ElectionInput::HandOverAnswered { outcome: HandOverOutcome::Done { header, .. }, .. } => {
-            Some(Evidence { header, generation: None, logged: true })
+            Some(Evidence { header, generation: None, logged: true, aside: None })
         }
         ElectionInput::LookFailed { .. }
         | ElectionInput::QueueFailed { .. }
@@ -85,6 +96,7 @@ pub(super) fn shown_generation(input: &ElectionInput) -> Option<Generation> {
         ElectionInput::ElectAnswered { .. }
         | ElectionInput::HandOverAnswered { .. }
         | ElectionInput::Looked { .. }
+        | ElectionInput::LookedAside { .. }
         | ElectionInput::Felt { .. }
         | ElectionInput::LookFailed { .. }
         | ElectionInput::Queued { .. }
@@ -106,6 +118,7 @@ pub(super) const fn told(input: &ElectionInput) -> Option<Revision> {
         ElectionInput::ElectAnswered { .. }
         | ElectionInput::HandOverAnswered { .. }
         | ElectionInput::Looked { .. }
+        | ElectionInput::LookedAside { .. }
         | ElectionInput::Felt { .. }
         | ElectionInput::LookFailed { .. }
         | ElectionInput::Queued { .. }

@@ -27,10 +27,12 @@ pub mod ids;
 mod leaving;
 mod looking;
 pub mod mutant;
+pub mod one_cluster;
 pub mod pause;
 pub mod promise;
 pub mod ratchet;
 pub mod record;
+mod rewind;
 pub mod role;
 mod seen;
 mod session;
@@ -40,15 +42,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::contest::{Contest, Context, State};
-use self::event::{Command, Input, Output, SessionInput};
-use self::evidence::{Evidence, linearizable, shown_generation, told};
+use self::event::{Command, Input, Output, SessionInput, Sign};
+use self::evidence::{shown_generation, told};
 use self::guard::Guard;
 use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
 use self::leaving::Release;
 use self::mutant::Mutant;
 use self::pause::Jitter;
 use self::ratchet::Ratchet;
-use self::record::{GenerationRecord, HighWater, Holder};
+use self::record::{GenerationRecord, Header, HighWater, Holder};
 use self::role::{Reason, Role};
 use self::session::{Effect, Session};
 use crate::clock::Instant;
@@ -65,6 +67,8 @@ pub struct Settings {
     pub by_revision: bool,
     /// What an earlier run remembered.
     pub remembered: Option<HighWater>,
+    /// What was remembered is of another store: the operator says that it was moved.
+    pub moved: bool,
 }
 
 /// One session and the elections on it.
@@ -75,6 +79,8 @@ pub struct Core {
     session: Session,
     contests: Vec<Contest>,
     ratchet: Ratchet,
+    /// When the store was last found to have another history.
+    rewound_at: Option<Instant>,
     /// A drain, and until when what it holds waits for the application's word.
     draining: Option<Instant>,
     stopping: Option<Instant>,
@@ -132,14 +138,15 @@ impl Core {
     /// A daemon that has just started.
     #[must_use]
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let Settings { timing, observe, by_revision, remembered } = settings;
+        let Settings { timing, observe, by_revision, remembered, moved } = settings;
         let session = if observe.iter().all(|o| *o) { Session::none() } else { Session::new() };
         let contest = |(i, observe): (usize, &bool)| Contest::new(ElectionIndex(i), *observe, now);
-        Self {
+        let mut core = Self {
             timing,
             by_revision,
             session,
             ratchet: Ratchet::new(observe.len(), remembered),
+            rewound_at: None,
             contests: observe.iter().enumerate().map(contest).collect(),
             draining: None,
             stopping: None,
@@ -147,7 +154,13 @@ impl Core {
             now,
             jitter: Jitter::default(),
             outputs: VecDeque::new(),
+        };
+        if moved {
+            let mut out = Vec::new();
+            core.begin_anew(now, &Header::unknown(now), (Sign::Moved, false), &mut out);
+            core.outputs.extend(publish_first(out));
         }
+        core
     }
 
     /// Applies one input. Reads no clock, does no I/O, cannot fail. `jitter` is a new random number each time.
@@ -162,7 +175,7 @@ impl Core {
         self.take_effect(now, &expired, &mut out);
         out.append(&mut revoke);
         if self.fits(now, &input, &mut out) {
-            self.apply(now, input, &mut out);
+            self.apply(now, rewind::plain(input), &mut out);
         }
         self.advance(now, &mut out);
         if self.ratchet.high_water().generations != remembered {
@@ -240,6 +253,12 @@ impl Core {
     fn apply(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Tick => {}
+            Input::Session(SessionInput::StoreMoved) => {
+                // A guard that the store of before granted holds to its end: somebody else may be told so, and nobody else leads.
+                if self.session.alive().is_none() {
+                    self.begin_anew(now, &Header::unknown(now), (Sign::Moved, false), out);
+                }
+            }
             Input::Session(input) => {
                 let revision =
                     if let SessionInput::Confirmed { header, .. } = &input { header.revision } else { Revision(0) };
@@ -323,26 +342,6 @@ impl Core {
                 }
             });
         }
-    }
-
-    /// Holds a linearizable answer against the ratchet. When history went backwards, everything begins anew, and the answer
-    /// itself, which belongs to requests of the lost history, is dropped.
-    fn fits(&mut self, now: Instant, input: &Input, out: &mut Vec<Output>) -> bool {
-        let Some(Evidence { header, generation, logged }) = linearizable(input) else { return true };
-        let fits = self.ratchet.header_fits(now, header, logged)
-            && generation.is_none_or(|(e, seen)| self.ratchet.generation_fits(now, header, e, seen));
-        if !fits {
-            let remembered = self.ratchet.high_water();
-            self.ratchet.begin_anew(now, header);
-            let lost_ttl = self.session.alive().map_or(Duration::ZERO, |a| a.ttl);
-            self.session.abandon(self.stopping.is_some());
-            for i in 0..self.contests.len() {
-                self.contest(now, ElectionIndex(i), out, |c, ctx| c.begin_anew(ctx, lost_ttl));
-            }
-            out.push(Output::Publish);
-            out.push(Output::Rewound { remembered, seen: *header });
-        }
-        fits
     }
 
     /// Everything that time, or what was just learnt, makes due.

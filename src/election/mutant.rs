@@ -73,6 +73,8 @@ pub enum Mutant {
     GenerationByValue,
     /// The edge compares the generation key's revision only.
     GenerationByRevision,
+    /// An answer counts whichever cluster gave it.
+    ForeignClusterHeeded,
     /// Whatever failed or was lost is tried again at once.
     NoPause,
     /// A single success ends a pause that grew, however soon what was won is lost again.
@@ -83,7 +85,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every one, for the tests that must catch it.
     #[allow(dead_code, reason = "the unit tests include this module too, and break nothing")]
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::DeadlineFromAnswer,
         Self::GrantFromAnswer,
         Self::UnconfirmedRenewal,
@@ -113,6 +115,7 @@ impl Mutant {
         Self::UndrainLeadsOn,
         Self::GenerationByValue,
         Self::GenerationByRevision,
+        Self::ForeignClusterHeeded,
         Self::NoPause,
         Self::PauseEndedBySuccess,
     ];

@@ -142,6 +142,13 @@ pub struct Header {
     pub member: MemberId,
 }
 
+impl Header {
+    /// Of a store that has not answered yet.
+    pub(super) const fn unknown(now: Instant) -> Self {
+        Self { sent_at: now, revision: Revision(0), raft_term: RaftTerm(0), member: MemberId(0) }
+    }
+}
+
 /// Everything about one election at one revision, read in one linearizable transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {

@@ -48,6 +48,16 @@ impl Seen {
         }
     }
 
+    /// Whether what a read found can be of the history that is known: at one revision there is one record.
+    pub(super) fn agrees(&self, read: &Cell<GenerationRecord>) -> bool {
+        match (&self.generation, read) {
+            (Cell::Valid { value: known, modified: at }, Cell::Valid { value: read, modified }) => {
+                at != modified || known == read
+            }
+            (Cell::Absent | Cell::Valid { .. } | Cell::Corrupt { .. }, _) => true,
+        }
+    }
+
     /// Takes over a newer generation record. `false` when it is not newer.
     pub(super) fn replace_generation(&mut self, cell: Cell<GenerationRecord>, at: Revision, now: Instant) -> bool {
         if at <= self.generation.modified() || at <= self.viewed {

@@ -241,6 +241,8 @@ impl Session {
             },
             SessionInput::Revoked { lease } => self.revoked(lease, true),
             SessionInput::RevokeFailed { lease } => self.revoked(lease, false),
+            // The core begins anew by itself.
+            SessionInput::StoreMoved => Effect::None,
             SessionInput::ClockJumped if mutant::on(Mutant::ClockJumpIgnored) => Effect::None,
             SessionInput::ClockJumped => match &mut self.state {
                 State::Alive(alive) => {

@@ -15,12 +15,15 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Endpoint;
 
 use super::Telemetry;
+use super::aside::Aside;
 use super::connector::Connector;
 use super::error::{Cause, Error, Kind};
+use super::identity::{Heeded, name_foreign};
 use super::session::Renewer;
 use super::tls::Tls;
 use crate::clock::{self, Instant};
 use crate::config::EtcdConfig;
+use crate::timing::Timing;
 
 /// etcd kills connections that are pinged more often than every 5 s (`--grpc-keepalive-min-time`).
 const PING_EVERY: Duration = Duration::from_secs(6);
@@ -51,7 +54,15 @@ pub(super) struct Pool {
     /// Counts the resets; whoever holds a stream or waits for an answer listens.
     pub epoch: watch::Sender<u64>,
     pub rng: Mutex<fastrand::Rng>,
-    settings: EtcdConfig,
+    pub settings: EtcdConfig,
+    /// Whose answers are heeded.
+    pub heeded: Heeded,
+    /// When a look last went by a connection of its own, and until when each does.
+    pub aside: Mutex<Aside>,
+    /// A key that we may read.
+    pub probe_key: String,
+    /// How long a member may keep silent before others are asked.
+    pub hedge: Duration,
     tls: Option<Mutex<Tls>>,
     /// What was complained of last, and when.
     complained: Mutex<Option<(Kind, Instant)>>,
@@ -74,6 +85,8 @@ struct Health {
     up: Option<bool>,
     silent: u32,
     silent_since: Option<Instant>,
+    /// Another cluster answers there.
+    foreign: bool,
 }
 
 /// A client and what belongs to it.
@@ -109,7 +122,12 @@ impl Live {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &EtcdConfig, telemetry: Arc<dyn Telemetry>, seed: u64) -> Result<Self, Error> {
+    pub(super) fn new(
+        settings: &EtcdConfig,
+        telemetry: Arc<dyn Telemetry>,
+        (probe_key, timing): (String, &Timing),
+        seed: u64,
+    ) -> Result<Self, Error> {
         if settings.endpoints.is_empty() {
             return Err(Error::Settings { what: "no endpoints".into() });
         }
@@ -134,6 +152,10 @@ impl Pool {
             preferred,
             epoch: watch::Sender::new(0),
             rng: Mutex::new(rng),
+            heeded: Heeded::new(settings, timing.ttl()),
+            aside: Mutex::new(Aside::new(timing.ttl(), settings.username.is_some())),
+            probe_key,
+            hedge: timing.hedge_after(),
             settings: settings.clone(),
             tls,
             complained: Mutex::default(),
@@ -218,9 +240,13 @@ impl Pool {
         }
         let Some(answered) = result.map_or_else(Error::answered, |()| Some(true)) else { return };
         let mut health = lock(&member.health);
+        let foreign = name_foreign(&member.endpoint, &mut health.foreign, result.err());
         if answered {
             (health.silent, health.silent_since) = (0, None);
         } else {
+            if foreign.is_none() {
+                self.unheard(index);
+            }
             health.silent += 1;
             let since = *health.silent_since.get_or_insert_with(clock::now);
             if health.silent >= SILENT_TRIES && clock::now().since(since) >= SILENT_FOR {
@@ -234,7 +260,9 @@ impl Pool {
         if health.up.replace(answered) != Some(answered) {
             self.telemetry.endpoint_up(&member.endpoint, answered);
             match &result {
-                Err(error) if !answered => tracing::warn!(%error, endpoint = member.endpoint, "etcd does not answer"),
+                Err(error) if !answered && foreign.is_none() => {
+                    tracing::warn!(%error, endpoint = member.endpoint, "etcd does not answer");
+                }
                 _ => tracing::debug!(endpoint = member.endpoint, "etcd answers"),
             }
         }
@@ -257,6 +285,7 @@ impl Pool {
     /// Drops every client and every stream.
     pub(super) fn reset(&self) {
         self.epoch.send_modify(|epoch| *epoch += 1);
+        lock(&self.aside).suspect(clock::now());
         for member in &self.members {
             *lock(&member.renewer) = None;
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::election::ids::ClusterId;
+
 /// An operation that failed, where, and why. Logged once, where it is handled.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -48,6 +50,36 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Another cluster answered there; its answer counts for nothing.
+    #[error(
+        "{operation} at {endpoint}: this is etcd cluster {found}, and ours is {pinned}: list the members of one cluster only"
+    )]
+    Foreign {
+        /// Which operation.
+        operation: &'static str,
+        /// Which endpoint.
+        endpoint: String,
+        /// Who answered.
+        found: ClusterId,
+        /// Who is heeded.
+        pinned: ClusterId,
+    },
+    /// Different clusters answer there in turn, so that none of them counts.
+    #[error("{operation} at {endpoint}: this address is not one etcd: different clusters answer there in turn")]
+    Mixed {
+        /// Which operation.
+        operation: &'static str,
+        /// Which endpoint.
+        endpoint: String,
+    },
+    /// It is not known which cluster is ours.
+    #[error("{operation}: no majority of the endpoints belongs to one etcd cluster: {found}")]
+    Undecided {
+        /// Which operation.
+        operation: &'static str,
+        /// Who answers where.
+        found: String,
+    },
     /// Connections were dropped on purpose while it was under way.
     #[error("{operation}: given up, because history was rewound")]
     Reset {
@@ -86,6 +118,8 @@ impl Error {
             Self::Silent { .. } | Self::Exhausted { last: None, .. } | Self::Reset { .. } | Self::Malformed { .. } => {
                 Kind::Unknown
             }
+            Self::Foreign { .. } | Self::Mixed { .. } => Kind::Foreign,
+            Self::Undecided { .. } => Kind::Undecided,
             Self::NotOurs { .. } | Self::File { .. } | Self::Settings { .. } => Kind::Invalid,
         }
     }
@@ -96,6 +130,8 @@ impl Error {
             Self::Request { source, .. } => source.code,
             Self::Silent { .. } | Self::Exhausted { .. } => "timeout",
             Self::Malformed { .. } => "malformed",
+            Self::Foreign { .. } | Self::Mixed { .. } => "foreign",
+            Self::Undecided { .. } => "undecided",
             Self::Reset { .. } => "reset",
             Self::NotOurs { .. } => "not_ours",
             Self::File { .. } | Self::Settings { .. } => "local",
@@ -106,9 +142,10 @@ impl Error {
     pub(super) fn answered(&self) -> Option<bool> {
         match self {
             Self::Request { source, .. } => Some(source.answered),
-            Self::Silent { .. } | Self::Exhausted { .. } => Some(false),
+            Self::Silent { .. } | Self::Exhausted { .. } | Self::Foreign { .. } | Self::Mixed { .. } => Some(false),
             Self::Malformed { .. }
             | Self::Reset { .. }
+            | Self::Undecided { .. }
             | Self::NotOurs { .. }
             | Self::File { .. }
             | Self::Settings { .. } => None,
@@ -143,6 +180,10 @@ pub enum Kind {
     Permission,
     /// This member cannot serve it (a learner), another one can.
     WrongMember,
+    /// Another cluster's member answered: in ours nothing was applied.
+    Foreign,
+    /// Which cluster is ours is not known yet, and what was sent may have been applied in it.
+    Undecided,
     /// The request, or our configuration, is wrong.
     Invalid,
 }
@@ -151,7 +192,7 @@ impl Kind {
     /// Whether a write that ended so may have been applied.
     #[must_use]
     pub const fn may_commit(self) -> bool {
-        matches!(self, Self::Unknown | Self::TooLarge)
+        matches!(self, Self::Unknown | Self::TooLarge | Self::Undecided)
     }
 
     /// Whether another member would say the same.
@@ -167,6 +208,8 @@ impl Kind {
             | Self::Busy
             | Self::Corrupt
             | Self::Auth
+            | Self::Foreign
+            | Self::Undecided
             | Self::WrongMember => false,
         }
     }

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::{Live, Pool};
 use super::error::{Cause, Error, Kind};
+use super::identity::Answer;
 use crate::clock;
 
 /// The most tries of one call, over all members.
@@ -39,6 +40,10 @@ pub(super) struct Call {
     pub start: Option<usize>,
     /// The most tries, over all members.
     pub tries: usize,
+    /// Its answer counts whichever cluster gave it: it only tells who that is.
+    pub any_cluster: bool,
+    /// On a connection of its own, made for it: behind an address there may be several servers.
+    pub fresh: bool,
 }
 
 /// A try's answer.
@@ -72,12 +77,13 @@ impl Pool {
     /// Tries `op` on one member after the other until one answers.
     pub(super) async fn hedged<T, F, Fut>(&self, call: &Call, op: F) -> Result<Done<T>, Failed>
     where
+        T: Answer,
         F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, Cause>>,
     {
         let began = clock::now();
-        let first = call.start.unwrap_or_else(|| self.preferred.load(Ordering::Relaxed));
-        let start = |nth: usize| self.attempt(call, (first + nth) % self.members.len(), &op);
+        let order = self.order(call.start.unwrap_or_else(|| self.preferred.load(Ordering::Relaxed)));
+        let start = |nth: usize| self.attempt(call, order[nth % order.len()], &op);
         let mut epoch = self.epoch.subscribe();
         let mut tries = FuturesUnordered::new();
         tries.push(start(0));
@@ -101,7 +107,7 @@ impl Pool {
                             return Err(Failed { error, open: open || !tries.is_empty() });
                         }
                         last = Some(error);
-                        if started < self.members.len().min(call.tries) {
+                        if started < order.len().min(call.tries) {
                             tries.push(start(started));
                             started += 1;
                         } else if started >= call.tries && tries.is_empty() {
@@ -123,7 +129,8 @@ impl Pool {
         Err(Failed { error, open })
     }
 
-    /// One try on one member, within its limit; a refused token is renewed once.
+    /// One try on one member, within its limit; a refused token is renewed once. Only the pinned cluster's answers, and its
+    /// refusals, are returned as such.
     pub(super) async fn attempt<T, F, Fut>(
         &self,
         call: &Call,
@@ -131,27 +138,34 @@ impl Pool {
         op: &F,
     ) -> (usize, Result<(T, clock::Instant), Error>)
     where
+        T: Answer,
         F: Fn(Target) -> Fut,
         Fut: Future<Output = Result<T, Cause>>,
     {
         let began = clock::now();
         let endpoint = &self.members[member].endpoint;
-        let left = AtomicBool::new(false);
+        let (left, answered) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut used = None;
         let work = async {
-            let live = self.live(member, call.name).await?;
+            let live =
+                if call.fresh { self.fresh(member, call.name).await } else { self.live(member, call.name).await }?;
             used = Some(live.clone());
             for renewed in [false, true] {
                 let token = live.token();
                 left.store(true, Ordering::Relaxed);
                 let sent_at = clock::now();
                 match op(Target { live: live.clone(), member }).await {
-                    Ok(value) => return Ok((value, sent_at)),
+                    Ok(value) => {
+                        answered.store(true, Ordering::Relaxed);
+                        self.admit(call, member, value.identity()).await?;
+                        return Ok((value, sent_at));
+                    }
                     // Not applied, whatever it was: etcd checks the token before it proposes and again before it applies.
                     Err(cause) if cause.kind() == Kind::Auth && !renewed => {
                         left.store(false, Ordering::Relaxed);
                         self.login(member, &live, token).await?;
                     }
+                    Err(source) if source.kind().is_final() => return Err(self.vouched(call, member, source).await),
                     Err(source) => {
                         return Err(Error::Request { operation: call.name, endpoint: endpoint.clone(), source });
                     }
@@ -161,14 +175,20 @@ impl Pool {
         };
         let result = timeout(call.cap, work).await.unwrap_or_else(|_| {
             let (operation, endpoint, limit) = (call.name, endpoint.clone(), call.cap);
-            Err(if left.load(Ordering::Relaxed) {
+            Err(if answered.load(Ordering::Relaxed) {
+                self.undecided(operation)
+            } else if left.load(Ordering::Relaxed) {
                 Error::Silent { operation, endpoint, limit }
             } else {
                 let source = Cause::local(Kind::Unreachable, "not connected and logged in within the limit");
                 Error::Request { operation, endpoint, source }
             })
         });
-        self.note(member, used.as_ref(), result.as_ref().map(|_| ()));
+        // What a connection of its own fails at says nothing of the one in use; and who only says who it is may be of no use.
+        let of_use = if result.is_ok() { !call.any_cluster } else { !call.fresh };
+        if of_use {
+            self.note(member, used.as_ref(), result.as_ref().map(|_| ()));
+        }
         if result.is_err() && call.name == "keep_alive" {
             self.telemetry.keepalive_failed(endpoint);
         }

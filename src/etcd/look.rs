@@ -23,6 +23,9 @@ const PLACE_TRIES: usize = 3;
 impl Etcd {
     /// Reads all of an election.
     pub async fn look(&self, election: ElectionIndex, round: Round, lease: Option<LeaseId>) -> Input {
+        if let Some(view) = self.edge.look_aside(election, lease).await {
+            return Input::Election(election, ElectionInput::LookedAside { round, view });
+        }
         let answer = match self.edge.look("look", election, lease).await {
             Ok(view) => ElectionInput::Looked { round, view },
             Err(error) => look_failed(&error, round),
@@ -60,9 +63,17 @@ impl Edge {
         election: ElectionIndex,
         lease: Option<LeaseId>,
     ) -> Result<View, Error> {
-        let keys = self.keys(election);
-        let call = self.patient(name);
-        let read = |full| self.txn(&call, Txn::new().and_then(view_ops(keys, lease, full)));
+        self.look_by(&self.patient(name), election, lease).await
+    }
+
+    pub(super) async fn look_by(
+        &self,
+        call: &Call,
+        election: ElectionIndex,
+        lease: Option<LeaseId>,
+    ) -> Result<View, Error> {
+        let (keys, name) = (self.keys(election), call.name);
+        let read = |full| self.txn(call, Txn::new().and_then(view_ops(keys, lease, full)));
         let mut done = read(true).await;
         // Foreign candidates may carry values of 1.5 MB each. Then the queue is read without values, and nobody in it counts as
         // one of ours: the election goes on, and hands over to nobody.

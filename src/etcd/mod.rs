@@ -5,10 +5,12 @@
 //!
 //! * `connect` one client per member, tokens · `connector`, `tls` how a connection is made · `hedge` how a call is tried, and what a failed write proves
 //! * `session` the lease · `look` reading an election · `campaign` the transactions · `history` the audit in etcd
+//! * `identity` whose answers count · `aside` looks by a new connection · `roll_call` who is there
 //! * `watch` one stream for all elections · `doctor` questions of people
 //! * `keys`, `codec` where things are, and how they are written
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::election::ids::{ElectionIndex, ElectionName, LeaseId, MemberId, RaftT
 use crate::election::record::{CandidateInfo, Cell, ControlRecord, GenerationRecord, Header};
 use crate::timing::Timing;
 
+mod aside;
 mod campaign;
 // Public for the fuzzers alone: what anyone may have written is read here.
 #[doc(hidden)]
@@ -30,6 +33,7 @@ mod doctor;
 mod error;
 mod hedge;
 mod history;
+mod identity;
 #[doc(hidden)]
 pub mod keys;
 mod look;
@@ -42,6 +46,7 @@ mod watch_stream;
 
 pub use doctor::{EndpointStatus, Leases, ListedMember, Origin, Round, Step};
 pub use error::{Cause, Error, Kind};
+pub use identity::{Listed, Whereabouts};
 pub use watch::Watcher;
 
 use connect::{Pool, lock};
@@ -70,8 +75,10 @@ pub const METHODS: &[&str] = &[
     "grant",
     "hand_over",
     "history",
+    "identify",
     "keep_alive",
     "look",
+    "member_list",
     "permissions",
     "queue",
     "raise",
@@ -98,7 +105,7 @@ pub trait Telemetry: Send + Sync {
     fn endpoint_up(&self, endpoint: &str, up: bool);
     /// One try of a renewal failed at this member; others may have succeeded.
     fn keepalive_failed(&self, endpoint: &str);
-    /// A watch ended and will be made anew. `cause` is one of `auth`, `broken`, `canceled`, `compacted`, `reset`, `silent`.
+    /// A watch ended and will be made anew. `cause` is one of `auth`, `broken`, `canceled`, `compacted`, `foreign`, `reset`, `silent`.
     fn watch_restarted(&self, cause: &'static str);
 }
 
@@ -114,6 +121,8 @@ struct Edge {
     identity: Identity,
     keys: Vec<Keys>,
     limits: Limits,
+    /// A lease was asked for.
+    asked_before: AtomicBool,
     /// By key, the last value that could not be read and was complained of. Holds two keys of each election at the most.
     unreadable: Mutex<BTreeMap<String, Revision>>,
 }
@@ -141,15 +150,19 @@ impl Etcd {
         telemetry: Arc<dyn Telemetry>,
         seed: u64,
     ) -> Result<Self, Error> {
-        let keys = identity.elections.iter().map(|(name, _)| Keys::new(&config.prefix, name.as_str())).collect();
+        let keys: Vec<_> =
+            identity.elections.iter().map(|(name, _)| Keys::new(&config.prefix, name.as_str())).collect();
         let limits = Limits {
             hedge: timing.hedge_after(),
             try_limit: timing.try_limit(),
             request: config.request_timeout,
             ttl: timing.ttl(),
         };
-        let (pool, unreadable) = (Pool::new(config, telemetry, seed)?, Mutex::default());
-        Ok(Self { edge: Arc::new(Edge { pool, identity, keys, limits, unreadable }) })
+        let probe_key = keys.first().map_or_else(|| config.prefix.clone(), |keys: &Keys| keys.generation.clone());
+        let (pool, unreadable) = (Pool::new(config, telemetry, (probe_key, timing), seed)?, Mutex::default());
+        Ok(Self {
+            edge: Arc::new(Edge { pool, identity, keys, limits, asked_before: AtomicBool::new(false), unreadable }),
+        })
     }
 
     /// Drops every connection and stream: they may belong to a history that is no more. Calls under way fail, writes among them
@@ -213,7 +226,17 @@ impl Edge {
         let total = ttl / 5;
         // Spread over all of the time there is: a member that restarts may be back for the last try.
         let hedge_max = hedge.max(total / u32::try_from(hedge::MAX_TRIES).unwrap_or(1));
-        Call { name, cap: try_limit, total, hedge, hedge_max, start: None, tries: hedge::MAX_TRIES }
+        Call {
+            name,
+            cap: try_limit,
+            total,
+            hedge,
+            hedge_max,
+            start: None,
+            tries: hedge::MAX_TRIES,
+            any_cluster: false,
+            fresh: false,
+        }
     }
 
     /// Everything else. A try is given all the time there is, since asking the next member does not wait for it to end: a
@@ -228,6 +251,8 @@ impl Edge {
             hedge_max: try_limit.max(hedge),
             start: None,
             tries: hedge::MAX_TRIES,
+            any_cluster: false,
+            fresh: false,
         }
     }
 }

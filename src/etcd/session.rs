@@ -3,16 +3,19 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
+use etcd_client::{LeaseGrantOptions, LeaseGrantResponse, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
+use tokio::time::timeout;
 
 use super::connect::lock;
 use super::error::{Cause, Error, Kind};
 use super::hedge::{Call, Failed, Target};
+use super::identity::{Answer, identity};
 use super::look::Answers;
 use super::{Edge, Etcd, header, lease_of};
 use crate::clock;
 use crate::election::event::{Input, Round, SessionInput};
 use crate::election::ids::{ElectionIndex, LeaseId, Revision};
+use crate::election::one_cluster::Identity;
 use crate::election::record::{Header, OwnKey};
 
 /// A keep-alive stream that is open and quiet.
@@ -31,6 +34,26 @@ pub(super) struct Renewer {
 struct Beat {
     ttl: Duration,
     header: Header,
+    identity: Option<Identity>,
+}
+
+impl Answer for Beat {
+    fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+}
+
+/// A grant's answer, and what was asked for.
+struct Lease {
+    id: i64,
+    sent_at: clock::Instant,
+    answer: LeaseGrantResponse,
+}
+
+impl Answer for Lease {
+    fn identity(&self) -> Option<Identity> {
+        self.answer.identity()
+    }
 }
 
 impl Etcd {
@@ -59,7 +82,7 @@ impl Etcd {
         Input::Session(match answer {
             Ok(done) => {
                 edge.pool.renewed_by.store(done.member, Ordering::Relaxed);
-                let Beat { ttl, header } = done.value;
+                let Beat { ttl, header, .. } = done.value;
                 SessionInput::KeepAliveAnswered { lease, round, ttl, header }
             }
             Err(Failed { error, .. }) if error.kind() == Kind::LeaseUnknown => SessionInput::LeaseUnknown { lease },
@@ -109,6 +132,12 @@ impl Edge {
     /// without keys, which ends by its TTL.
     async fn grant(&self, ttl: Duration) -> Result<SessionInput, Error> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        // The first goes out at once, and its answer waits until the cluster is known; while that stays unknown, no store is
+        // written to that may not be ours.
+        if self.asked_before.swap(true, Ordering::Relaxed) && self.pool.heeded.pinned.borrow().is_none() {
+            let unknown = |_| self.pool.undecided("grant");
+            timeout(self.limits.request, self.pool.settled()).await.map_err(unknown)?;
+        }
         // One try a member: an etcd that hangs carries out every one of them when it wakes up.
         let call = Call { tries: self.pool.members.len(), ..self.patient("grant") };
         let done = self
@@ -118,11 +147,11 @@ impl Edge {
                 let sent_at = clock::now();
                 let options = LeaseGrantOptions::new().with_id(id);
                 let answer = target.live.client.lease_client().grant(seconds, Some(options)).await;
-                answer.map(|answer| (id, sent_at, answer)).map_err(Cause::from)
+                answer.map(|answer| Lease { id, sent_at, answer }).map_err(Cause::from)
             })
             .await
             .map_err(|failed| failed.error)?;
-        let (id, sent_at, answer) = done.value;
+        let Lease { id, sent_at, answer } = done.value;
         let malformed = |what| Error::Malformed { operation: "grant", what };
         // What etcd granted counts: it raises small TTLs to 1.5 election timeouts (`minTTL` in etcd's server.go).
         let ttl = u64::try_from(answer.ttl()).ok().filter(|ttl| *ttl > 0).ok_or_else(|| malformed("no TTL"))?;
@@ -200,8 +229,9 @@ impl Renewer {
         if answer.id() != self.lease.0 {
             return Err(closed("an answer for another lease"));
         }
+        let identity = identity(answer.header());
         let header = header(answer.header(), sent_at).ok_or_else(|| closed("an answer without a header"))?;
-        Ok(Beat { ttl: Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(0)), header })
+        Ok(Beat { identity, ttl: Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(0)), header })
     }
 }
 

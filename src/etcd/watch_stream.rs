@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::error::{Cause, Error, Kind};
+use super::identity::identity;
 use super::keys::Keys;
 use super::watch::Plans;
 use super::{Edge, codec};
@@ -36,6 +37,8 @@ pub(super) enum End {
     Canceled(String),
     /// The connection, or the member, or its quorum.
     Broken(String),
+    /// Another cluster answered.
+    Foreign(String),
     /// No answer to the probes.
     Silent,
     /// Dropped on purpose.
@@ -51,6 +54,7 @@ impl End {
             Self::Auth(_) => "auth",
             Self::Canceled(_) => "canceled",
             Self::Broken(_) | Self::Closed => "broken",
+            Self::Foreign(_) => "foreign",
             Self::Silent => "silent",
             Self::Reset => "reset",
         }
@@ -59,6 +63,7 @@ impl End {
     fn of(error: &Error) -> Self {
         match error.kind() {
             Kind::Auth | Kind::Permission => Self::Auth(error.to_string()),
+            Kind::Foreign => Self::Foreign(error.to_string()),
             _ => Self::Broken(error.to_string()),
         }
     }
@@ -67,7 +72,7 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auth(reason) | Self::Canceled(reason) | Self::Broken(reason) => {
+            Self::Auth(reason) | Self::Canceled(reason) | Self::Broken(reason) | Self::Foreign(reason) => {
                 write!(f, "{}: {reason}", self.cause())
             }
             Self::Silent | Self::Reset | Self::Closed => f.write_str(self.cause()),
@@ -207,6 +212,7 @@ impl<'a> Stream<'a> {
     }
 
     async fn take(&mut self, message: &WatchResponse, sink: &mpsc::Sender<Input>) -> Result<(), End> {
+        self.admit(message)?;
         // A probe by progress went unanswered, and this answers the one that created a watcher.
         self.mute |= self.probes == PROBES && message.created();
         (self.heard, self.probes) = (clock::now(), 0);
@@ -225,6 +231,18 @@ impl<'a> Stream<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Nothing that another cluster says gets any further, be it an event, a sign of life or a refusal.
+    fn admit(&self, message: &WatchResponse) -> Result<(), End> {
+        let pool = &self.edge.pool;
+        let nobody = || End::Broken("an answer without a header".into());
+        let said = identity(message.header()).ok_or_else(nobody)?;
+        let verdict = pool.hear(self.member, said);
+        pool.judge("watch", self.member, said, verdict).map_err(|error| {
+            pool.note(self.member, None, Err(&error));
+            End::of(&error)
+        })
     }
 
     fn complain(&self, election: ElectionIndex, input: &ElectionInput) {

@@ -46,6 +46,7 @@ fn config(etcd: &(impl Endpoints + ?Sized)) -> EtcdConfig {
     EtcdConfig {
         endpoints: etcd.endpoints(),
         prefix: "/tenure".into(),
+        cluster_id: None,
         username: None,
         password_file: None,
         tls: None,
@@ -96,7 +97,7 @@ async fn queue(edge: &Edge, lease: LeaseId) -> CandidateKey {
 
 async fn look(edge: &Edge, lease: Option<LeaseId>) -> View {
     match edge.look(E, ROUND, lease).await {
-        Input::Election(E, ElectionInput::Looked { view, .. }) => view,
+        Input::Election(E, ElectionInput::Looked { view, .. } | ElectionInput::LookedAside { view, .. }) => view,
         other => panic!("{other:?}"),
     }
 }

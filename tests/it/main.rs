@@ -28,6 +28,7 @@ mod kubernetes;
 #[cfg(feature = "kubernetes")]
 mod kubernetes_faults;
 mod members;
+mod one_cluster;
 mod operator;
 mod polls;
 mod questions;

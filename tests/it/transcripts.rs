@@ -229,6 +229,7 @@ fn settings(words: &Words<'_>) -> Settings {
         observe: vec![observe; words.pairs.get("elections").map_or(1, |n| n.parse().expect("a number"))],
         by_revision: words.get("source") == "revision",
         remembered: (floor > 0).then(|| HighWater { generations: vec![Generation(floor)], ..HighWater::default() }),
+        moved: false,
     }
 }
 

@@ -95,7 +95,8 @@ impl Clock {
 
 impl Daemon {
     pub fn new(timing: &Timing, clock: Clock, now: u64, remembered: Option<HighWater>) -> Self {
-        let settings = Settings { timing: timing.clone(), observe: vec![false], by_revision: false, remembered };
+        let settings =
+            Settings { timing: timing.clone(), observe: vec![false], by_revision: false, remembered, moved: false };
         Self {
             core: Core::new(settings, clock.at(now)),
             edge: Edge::new(1),

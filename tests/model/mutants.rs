@@ -31,6 +31,8 @@ const LEFT_TO_THE_SIMULATOR: &[Mutant] = &[
     Mutant::GenerationByRevision,
     // A resign or a restart, then a deposed leader of etcd, then an election on the guard that it gave.
     Mutant::EmptyConfirm,
+    // Its etcd is one cluster.
+    Mutant::ForeignClusterHeeded,
     // The model's slack is more than its drift.
     Mutant::DriftIgnored,
 ];

@@ -1,7 +1,7 @@
 //! What happens at etcd's end: requests arrive and are carried out, watchers are told, leases expire.
 
-use super::network::{kind, mix};
-use super::node::Node;
+use super::network::{REQUESTS, kind, mix};
+use super::node::{ELSEWHERE, ENDPOINTS, HOME, Node};
 use super::plan::MS;
 use super::world::{Due, World};
 use crate::clock::Instant;
@@ -17,11 +17,21 @@ impl World<'_> {
     /// A request arrives at etcd: it is lost, or carried out; then the answer is lost, or travels back.
     pub(super) fn reach(&mut self, n: usize, run: u32, sent: (Instant, bool), count: u32, request: &Request) {
         let fate = self.plan.fate(n, kind(&request.output), count, self.calm);
+        let name = (n * REQUESTS + kind(&request.output)) as u64;
+        let endpoint = mix(self.plan.seed, 6, name, u64::from(count)) % ENDPOINTS;
+        let trouble = self.nodes[n].trouble;
+        let away = trouble.elsewhere > self.now && (trouble.lost_home || endpoint + 1 == ENDPOINTS);
+        if away && trouble.cut <= self.now && !fate.lost {
+            self.reach_elsewhere(n, run, (sent.0, fate.back), request);
+            return;
+        }
         let carried_out = match self.member(n, request).filter(|_| !fate.lost) {
             Some(by) => {
                 self.spring(n, request);
                 let answer = self.commit(n, sent, request, by);
-                Some(answer).filter(|_| !fate.answer_lost)
+                // A cluster's own answers count, whatever else was heard.
+                let heeded = self.nodes[n].heeds(self.now, endpoint % (ENDPOINTS - 1), HOME);
+                Some(answer).filter(|_| !fate.answer_lost && heeded)
             }
             None => None,
         };
@@ -30,6 +40,15 @@ impl World<'_> {
             None => (request.unanswered(), GIVEN_UP_AFTER),
         };
         self.at(self.now + after, Due::Hear { n, run, input: Box::new(input) });
+    }
+
+    /// Another cluster carries the request out, and answers.
+    fn reach_elsewhere(&mut self, n: usize, run: u32, (sent_at, back): (Instant, u64), request: &Request) {
+        self.stats.foreign += 1;
+        let answer = self.elsewhere.serve(self.now, n, sent_at, request, Member::Good, &mut Vec::new());
+        let heeded = self.nodes[n].heeds(self.now, ENDPOINTS - 1, ELSEWHERE);
+        let input = if heeded { answer } else { request.unanswered() };
+        self.at(self.now + back, Due::Hear { n, run, input: Box::new(input) });
     }
 
     /// Who answers; nobody where the daemon is cut off.

@@ -29,6 +29,10 @@ impl World<'_> {
         self.expect_fail_over(n, election, &fault);
         let until = self.now + u64::from(fault.span) * MS;
         match fault.kind {
+            Kind::Elsewhere => {
+                let trouble = &mut self.nodes[n].trouble;
+                (trouble.elsewhere, trouble.lost_home) = (until, fault.arg > 0);
+            }
             Kind::Pause | Kind::Freeze | Kind::Cut | Kind::Mute | Kind::Zombie | Kind::Lagging => {
                 self.trouble(n, fault.kind, until);
             }

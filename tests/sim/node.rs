@@ -8,7 +8,8 @@ use crate::clock::Instant;
 use crate::edge::Edge;
 use crate::election::event::{Input, Round};
 use crate::election::guard::Guard;
-use crate::election::ids::{ElectionIndex, Generation, LeaseId};
+use crate::election::ids::{ClusterId, ElectionIndex, Generation, LeaseId, MemberId};
+use crate::election::one_cluster::{Identity, OneCluster, Verdict};
 use crate::election::promise::Promises;
 use crate::election::record::HighWater;
 use crate::election::role::Role;
@@ -24,6 +25,8 @@ pub(super) const RENEWALS: usize = 8;
 pub(super) struct Node {
     pub(super) core: Core,
     pub(super) edge: Edge,
+    /// The daemon's own rule of whom to heed, over three endpoints.
+    pub(super) one: OneCluster,
     pub(super) up: bool,
     /// Bumped by a crash and by a rewind: answers to earlier requests are dropped.
     pub(super) run: u32,
@@ -88,6 +91,10 @@ pub(super) struct Trouble {
     /// The lagging member has yet to answer its first write.
     pub(super) first_write: bool,
     pub(super) zombie: u64,
+    /// The last of its endpoints is another cluster's.
+    pub(super) elsewhere: u64,
+    /// And that is all the daemon reaches.
+    pub(super) lost_home: bool,
 }
 
 /// Its clocks.
@@ -148,6 +155,7 @@ impl Node {
         Self {
             core: Core::new(settings(plan, timing, None), clock.at(0)),
             edge: Edge::new(plan.elections),
+            one: acquainted(timing, None, clock.at(0), false),
             up: true,
             run: 0,
             inbox: VecDeque::new(),
@@ -206,6 +214,9 @@ impl Node {
         let clock = &mut self.clock;
         (clock.wall_held, clock.wall_sent) = (clock.wall, clock.wall);
         self.core = Core::new(settings(plan, timing, Some(self.remembered.clone())), self.clock.at(now));
+        // With its memory goes the pin.
+        let pin = Some(HOME).filter(|_| self.remembered != HighWater::default());
+        self.one = acquainted(timing, pin, self.clock.at(now), self.trouble.elsewhere > now);
         self.up = true;
         self.ledgers = [Promises::default(); ELECTIONS];
         self.trouble.paused = 0;
@@ -213,6 +224,13 @@ impl Node {
         for held in &mut self.held {
             (held.sealed, held.audited) = (false, None);
         }
+    }
+
+    /// An answer comes from this endpoint: does it count?
+    pub(super) fn heeds(&mut self, now: u64, endpoint: u64, cluster: ClusterId) -> bool {
+        let said = Identity { cluster, member: MemberId(endpoint) };
+        let (now, endpoint) = (self.clock.at(now), usize::try_from(endpoint).expect("few"));
+        self.one.heard(now, endpoint, said) == Verdict::Ours
     }
 
     /// Whether the process runs at `now`.
@@ -237,6 +255,29 @@ impl Node {
     }
 }
 
+/// The cluster that the daemons contest, and another.
+pub(super) const HOME: ClusterId = ClusterId(1);
+pub(super) const ELSEWHERE: ClusterId = ClusterId(2);
+/// The endpoints of each daemon.
+pub(super) const ENDPOINTS: u64 = 3;
+
+/// A daemon that asked all of its endpoints who they are.
+fn acquainted(timing: &Timing, pin: Option<ClusterId>, now: Instant, last_elsewhere: bool) -> OneCluster {
+    let urls: Vec<_> = (0..ENDPOINTS).map(|i| format!("http://m{i}:2379")).collect();
+    let mut one = OneCluster::new(&urls, None, pin, timing.ttl());
+    for i in 0..ENDPOINTS {
+        let cluster = if last_elsewhere && i + 1 == ENDPOINTS { ELSEWHERE } else { HOME };
+        one.heard(now, usize::try_from(i).expect("few"), Identity { cluster, member: MemberId(i) });
+    }
+    one
+}
+
 fn settings(plan: &Plan, timing: &Timing, remembered: Option<HighWater>) -> Settings {
-    Settings { timing: timing.clone(), observe: vec![false; plan.elections], by_revision: plan.by_revision, remembered }
+    Settings {
+        timing: timing.clone(),
+        observe: vec![false; plan.elections],
+        by_revision: plan.by_revision,
+        remembered,
+        moved: false,
+    }
 }

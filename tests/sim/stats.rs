@@ -11,6 +11,10 @@ pub(super) struct Stats {
     pub(super) events: u64,
     pub(super) leaderships: u64,
     pub(super) rewinds: u64,
+    /// Rewinds within a TTL of another.
+    pub(super) divided: u64,
+    /// Answers of another cluster.
+    pub(super) foreign: u64,
     pub(super) promises: u64,
     pub(super) accepted: u64,
     pub(super) refused: u64,
@@ -27,6 +31,8 @@ impl AddAssign<&Self> for Stats {
         self.events += other.events;
         self.leaderships += other.leaderships;
         self.rewinds += other.rewinds;
+        self.divided += other.divided;
+        self.foreign += other.foreign;
         self.promises += other.promises;
         self.accepted += other.accepted;
         self.refused += other.refused;
@@ -40,9 +46,10 @@ impl AddAssign<&Self> for Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { schedules, events, leaderships, rewinds, promises, accepted, refused, within, slowest_ms, faults } =
-            self;
-        writeln!(f, "{schedules} schedules: {events} events, {leaderships} leaderships, {rewinds} rewinds noticed")?;
+        let Self { schedules, events, leaderships, rewinds, divided, foreign, .. } = self;
+        let Self { promises, accepted, refused, within, slowest_ms, faults, .. } = self;
+        writeln!(f, "{schedules} schedules: {events} events, {leaderships} leaderships")?;
+        writeln!(f, "{rewinds} rewinds noticed, {divided} soon after another; {foreign} answers of another cluster")?;
         writeln!(
             f,
             "{promises} promises; writes: {accepted} accepted, {refused} refused, {within} within their promise"

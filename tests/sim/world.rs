@@ -69,6 +69,8 @@ pub(super) struct World<'a> {
     slots: Vec<Option<Due>>,
     free: Vec<u32>,
     pub(super) store: Store,
+    /// Another cluster, of which nobody knows.
+    pub(super) elsewhere: Store,
     /// What the newest request changed.
     pub(super) events: Vec<Event>,
     /// All that the present history told watchers.
@@ -118,6 +120,7 @@ impl<'a> World<'a> {
             slots: Vec::with_capacity(64),
             free: Vec::new(),
             store: Store::new(plan.elections),
+            elsewhere: Store::new(plan.elections),
             events: Vec::new(),
             history: Vec::new(),
             snapshot: None,
@@ -332,8 +335,9 @@ impl<'a> World<'a> {
             }
             Output::Stopped { clean } => self.stopped(n, clean),
             Output::Remember(mark) => self.nodes[n].remembered = mark,
-            Output::Rewound { .. } => {
+            Output::Rewound { again, .. } => {
                 self.stats.rewinds += 1;
+                self.stats.divided += u64::from(again);
                 self.nodes[n].forget_connections();
             }
             Output::Watch { election, plan } => self.watch(n, election, plan.suffixes, plan.from.0),

@@ -13,6 +13,7 @@
 {{- end -}}
 
 {{- $etcd := dict "endpoints" $v.etcd.endpoints "prefix" $v.etcd.prefix "connect_timeout" $v.etcd.connectTimeout "request_timeout" $v.etcd.requestTimeout -}}
+{{- with $v.etcd.clusterId -}}{{- $_ := set $etcd "cluster_id" . -}}{{- end -}}
 {{- with $v.etcd.username -}}
 {{- $_ := set $etcd "username" . -}}
 {{- $_ := set $etcd "password_file" "/secrets/etcd-password/password" -}}

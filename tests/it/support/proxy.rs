@@ -1,11 +1,13 @@
 //! A network to break: a TCP proxy on loopback, one connection upstream for each that it accepts.
 //!
+//! It may also stand for an address behind which several servers answer, or that is given to another one.
+//!
 //! It never loses a byte in the midst of a stream, because TCP does not: what is held back while the link is broken
 //! arrives after [`Link::heal`], late, as retransmitted segments would.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -26,6 +28,7 @@ pub struct Link {
     port: u16,
     mode: Arc<watch::Sender<Mode>>,
     counts: Arc<Counts>,
+    upstreams: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -60,8 +63,15 @@ enum Direction {
 impl Link {
     /// A link to the first endpoint of a server, a member, another link, or a URL.
     pub async fn to(upstream: &(impl Endpoints + ?Sized)) -> Self {
-        let url = upstream.endpoints().into_iter().next().expect("an upstream has an endpoint");
-        let (scheme, address) = url.split_once("://").unwrap_or(("http", &url));
+        let mut urls = upstream.endpoints();
+        urls.truncate(1);
+        Self::balanced(&urls).await
+    }
+
+    /// A balancer: each new connection goes to any of these URLs, as kube-proxy has it.
+    pub async fn balanced(urls: &[String]) -> Self {
+        let scheme = urls.first().and_then(|url| url.split_once("://")).map_or("http", |(scheme, _)| scheme);
+        let upstreams = Arc::new(Mutex::new(urls.iter().map(|url| host(url)).collect::<Vec<_>>()));
         let (mode, watched) = watch::channel(HEALTHY);
         let mode = Arc::new(mode);
         let counts = Arc::<Counts>::default();
@@ -69,12 +79,19 @@ impl Link {
         let accepting = tokio::spawn(accept(
             listener,
             port,
-            address.to_owned(),
+            Arc::clone(&upstreams),
             watched,
             Arc::downgrade(&mode),
             Arc::clone(&counts),
         ));
-        Self { scheme: scheme.to_owned(), port, mode, counts, accepting }
+        Self { scheme: scheme.to_owned(), port, mode, counts, upstreams, accepting }
+    }
+
+    /// The address is another server's from now on: what is connected is reset.
+    pub fn give_to(&self, upstream: &(impl Endpoints + ?Sized)) {
+        let urls = upstream.endpoints();
+        *self.upstreams.lock().expect("nobody panics with it") = urls.iter().take(1).map(|url| host(url)).collect();
+        self.reset();
     }
 
     /// The URL to use instead of the upstream's.
@@ -161,6 +178,10 @@ impl Drop for Link {
     }
 }
 
+fn host(url: &str) -> String {
+    url.split_once("://").map_or(url, |(_, address)| address).to_owned()
+}
+
 async fn listen() -> (u16, TcpListener) {
     loop {
         let port = free_port();
@@ -174,7 +195,7 @@ async fn listen() -> (u16, TcpListener) {
 async fn accept(
     listener: TcpListener,
     port: u16,
-    upstream: String,
+    upstreams: Arc<Mutex<Vec<String>>>,
     mut mode: watch::Receiver<Mode>,
     link: Weak<watch::Sender<Mode>>,
     counts: Arc<Counts>,
@@ -197,8 +218,12 @@ async fn accept(
             changed = mode.changed() => if changed.is_err() { return },
             client = accepted => if let Some((client, _)) = client {
                 counts.accepted.fetch_add(1, Ordering::Relaxed);
+                let upstream = {
+                    let all = upstreams.lock().expect("nobody panics with it");
+                    all[fastrand::usize(..all.len())].clone()
+                };
                 counts.open.fetch_add(1, Ordering::Relaxed);
-                let (upstream, mode, counts) = (upstream.clone(), mode.clone(), Arc::clone(&counts));
+                let (mode, counts) = (mode.clone(), Arc::clone(&counts));
                 let link = Weak::clone(&link);
                 tokio::spawn(async move {
                     connection(client, &upstream, mode, &link).await;

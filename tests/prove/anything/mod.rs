@@ -130,6 +130,7 @@ impl World {
             observe: vec![liar.chance(8)],
             by_revision: liar.chance(5),
             remembered,
+            moved: liar.chance(16),
         };
         let now = Instant::from_nanos(1_000_000_000);
         Self {

@@ -84,6 +84,7 @@ impl<'a> World<'a> {
             observe: OBSERVE.to_vec(),
             by_revision,
             remembered: remembered.transpose()?,
+            moved: false,
         };
         let core = Core::new(settings, now);
         let known = [0, 1].map(|e| Known {
