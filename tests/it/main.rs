@@ -18,6 +18,7 @@ mod etcd_edge;
 mod fuzz;
 mod handing_over;
 mod host;
+mod hot_loops;
 mod http_limits;
 mod http_metrics;
 mod http_support;
