@@ -114,10 +114,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     // Before anything else: from here on a signal stops us in order.
     let signals = Signals::install().map_err(Error::System)?;
     let names: Vec<ElectionName> = config.elections.iter().map(|e| e.name.clone()).collect();
-    let remembered = match &config.state_dir {
-        Some(dir) => remembered(dir, &names)?,
-        None => None,
-    };
+    let remembered = config.state_dir.as_deref().map_or(Ok(None), |dir| remembered(dir, &names))?;
     let audit = audit(&config, &names)?;
     let metrics = Metrics::new(VERSION, REVISION, &names, &config.etcd.endpoints, config.timing.ttl());
     metrics.etcd_methods(etcd::METHODS);
