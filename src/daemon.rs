@@ -132,12 +132,9 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     let heartbeat = Heartbeat::default();
     heartbeat.beat(clock::now());
     let (control, requests) = Control::new(audit.trail(), heartbeat.clone());
-    let (publisher, reader) = snapshot::channel(first_snapshot(&config), config.timing.promise());
+    let (publisher, reader) = snapshot::channel(first_snapshot(&config), config.timing.clone());
     let core = core(&config, remembered, &etcd);
-    let memory = match config.state_dir {
-        Some(dir) => Some(Memory::start(dir, names.clone()).map_err(Error::System)?),
-        None => None,
-    };
+    let memory = config.state_dir.map(|dir| Memory::start(dir, names.clone())).transpose().map_err(Error::System)?;
     if let Some(path) = &options.ready_file {
         ready(path, &web.addresses).map_err(|source| Error::Ready { path: path.clone(), source })?;
     }
@@ -159,8 +156,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
         audit,
         memory,
         metrics,
-        max_jump: config.timing.slack(),
-        promise: config.timing.promise(),
+        timing: config.timing,
         drain_timeout: config.drain_timeout,
         request_timeout: config.etcd.request_timeout,
         jitter: fastrand::Rng::with_seed(entropy()),

@@ -28,6 +28,7 @@ use crate::etcd::{Etcd, Stamp, Watcher};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::snapshot::{ElectionView, Publisher, SessionView, Snapshot};
+use crate::timing::{GraceLost, Timing};
 use questions::Questions;
 
 /// Events that may wait for the loop. Tasks and the watch wait for room; nothing is dropped.
@@ -61,10 +62,8 @@ pub struct Parts {
     pub memory: Option<Memory>,
     /// Counters.
     pub metrics: Metrics,
-    /// A jump of the wall clock beyond this ends the guard.
-    pub max_jump: Duration,
-    /// The longest promise.
-    pub promise: Duration,
+    /// A jump of the wall clock beyond its slack ends the guard.
+    pub timing: Timing,
     /// How long a drain holds what was led, where its caller does not say.
     pub drain_timeout: Duration,
     /// Limit of one request to etcd.
@@ -99,6 +98,8 @@ pub struct Driver {
     stopped: Option<bool>,
     /// What was last said of a drain.
     drained: Option<draining::Told>,
+    /// What was said last of the vacancy grace.
+    grace_lost: Option<GraceLost>,
 }
 
 impl Driver {
@@ -124,6 +125,7 @@ impl Driver {
             seq: parts.audit.last_seq(),
             stopped: None,
             drained: None,
+            grace_lost: None,
             parts,
             inputs,
             sender,
@@ -190,11 +192,14 @@ impl Driver {
     }
 
     fn jumped(&self, reading: Reading) -> bool {
-        u128::from(reading.offset_ms.abs_diff(self.offset_ms)) > self.parts.max_jump.as_millis()
+        u128::from(reading.offset_ms.abs_diff(self.offset_ms)) > self.parts.timing.slack().as_millis()
     }
 
     /// Bookkeeping on what comes in.
     fn take_note(&mut self, input: &Input, reading: Reading) {
+        if let Input::Session(SessionInput::Granted { ttl, .. }) = input {
+            self.weigh_grace(*ttl);
+        }
         match input {
             Input::Session(SessionInput::Granted { .. } | SessionInput::Confirmed { .. }) => {
                 self.etcd_seen = Some(reading.now);
@@ -284,6 +289,7 @@ impl Driver {
             Output::Watch { election, plan } => self.watcher.plan(election, plan),
             Output::Remember(mark) => self.remember(mark),
             Output::Rewound { remembered, seen, sign, again } => self.rewound(&remembered, &seen, sign, again),
+            Output::ElectionRewound(election, known, seen) => self.election_rewound(election, known, seen),
             Output::Reply { ticket, reply } => self.reply(ticket, reply),
             Output::Stopped { clean } => self.stopped = Some(clean),
         }
@@ -361,7 +367,7 @@ impl Driver {
             draining: core.draining(),
             joined: self.notes.iter().all(|note| note.joined),
             offset_ms: self.offset_ms,
-            max_jump: self.parts.max_jump,
+            max_jump: self.parts.timing.slack(),
             etcd_seen: self.etcd_seen.filter(|seen| *seen <= now),
         };
         self.parts.metrics.published(&snapshot, now);

@@ -73,8 +73,16 @@ pub fn load(dir: &Path, elections: &[ElectionName]) -> Result<Option<Mark>, Erro
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Read { path, source }),
     };
-    let stored: Stored = serde_json::from_slice(&text).map_err(|source| Error::Parse { path, source })?;
-    let generation = |e: &ElectionName| Generation(stored.generations.get(e.as_str()).copied().unwrap_or(0));
+    let stored: Stored = serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.clone(), source })?;
+    let generation = |e: &ElectionName| {
+        let generation = Generation(stored.generations.get(e.as_str()).copied().unwrap_or(0));
+        if generation > Generation::MAX {
+            tracing::warn!(election = %e, %generation, file = %path.display(),
+                "the generation remembered is none that counts (below 2^62): it is taken for nothing");
+            return Generation(0);
+        }
+        generation
+    };
     let water = HighWater {
         revision: Revision(stored.revision),
         raft_term: RaftTerm(stored.raft_term),
@@ -173,6 +181,16 @@ mod tests {
         assert_eq!(load(dir.path(), &both).expect("a good file"), Some(mark(&[7, 8])));
         Memory::start(dir.path().into(), vec![name("b")]).expect("a thread").remember(mark(&[9]));
         assert_eq!(load(dir.path(), &both).expect("a good file"), Some(mark(&[7, 9])));
+    }
+
+    #[test]
+    fn a_generation_that_leaves_no_room_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let all = [name("a"), name("b"), name("c")];
+        let text =
+            format!(r#"{{"revision":9,"raft_term":2,"generations":{{"a":{},"b":{},"c":7}}}}"#, u64::MAX, 1_u64 << 62);
+        std::fs::write(dir.path().join(FILE), text).expect("written");
+        assert_eq!(load(dir.path(), &all).expect("a good file"), Some(mark(&[0, 0, 7])));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::election::guard::Guard;
 use crate::election::ids::{ElectionIndex, ElectionName, Generation, LeaseId, Revision};
 use crate::election::promise::Promises;
 use crate::election::role::{Reason, Role};
+use crate::timing::Timing;
 
 /// The state of the whole daemon at one moment.
 #[derive(Clone, Debug)]
@@ -169,7 +170,7 @@ impl Snapshot {
 pub struct Token {
     /// The generation.
     pub generation: Generation,
-    /// Until then, counted from when the caller sent its request, no other daemon leads.
+    /// Until then, counted on the caller's clock from when it sent its request, no other daemon leads.
     pub valid_for: Duration,
     /// What is left of the guard.
     pub guard: Duration,
@@ -189,15 +190,15 @@ pub struct Publisher {
 pub struct Reader {
     receiver: watch::Receiver<Arc<Snapshot>>,
     ledgers: Ledgers,
-    promise: Duration,
+    timing: Timing,
 }
 
-/// Makes the pair. `promise` is the longest validity one token answer promises.
+/// Makes the pair. `timing` says how long a promise lasts.
 #[must_use]
-pub fn channel(first: Snapshot, promise: Duration) -> (Publisher, Reader) {
+pub fn channel(first: Snapshot, timing: Timing) -> (Publisher, Reader) {
     let ledgers: Ledgers = first.elections.iter().map(|_| Mutex::default()).collect();
     let (sender, receiver) = watch::channel(Arc::new(first));
-    let reader = Reader { receiver, ledgers: Arc::clone(&ledgers), promise };
+    let reader = Reader { receiver, ledgers: Arc::clone(&ledgers), timing };
     (Publisher { sender, ledgers }, reader)
 }
 
@@ -250,7 +251,7 @@ impl Reader {
     pub fn token(&self, election: ElectionIndex, at: Reading) -> Option<Token> {
         let mut ledger = locked(self.ledgers.get(election.0)?);
         let (generation, guard) = self.load().leads_at(election, at)?;
-        let valid_for = ledger.give(at.now, guard, self.promise);
+        let valid_for = ledger.give(at.now, guard, &self.timing);
         Some(Token { generation, valid_for, guard: guard.remaining(at.now) })
     }
 
@@ -285,7 +286,7 @@ mod tests {
             max_jump: Duration::from_millis(250),
             etcd_seen: None,
         };
-        let (publisher, reader) = channel(first.clone(), Duration::from_secs(1));
+        let (publisher, reader) = channel(first.clone(), Timing::default());
         let mut expected = [start.0; 2];
         let mut publish = |snapshot: &Snapshot, more: [u64; 2]| {
             publisher.publish(snapshot.clone());

@@ -63,11 +63,19 @@ pub enum TimingError {
         /// Time from sending to the guard.
         have: Duration,
     },
-    /// Waiting longer than the TTL after a vacancy defeats its purpose.
-    #[error("a vacancy grace longer than the ttl ({ttl:?}) only prolongs outages")]
+    /// A grace that is too short for any purpose, or longer than any needs.
+    #[error(
+        "a vacancy grace is 0s, or from {} to {most:?}: it keeps promises from (promise + 2/5 ttl) / (1 - drift) = {for_promises:?} on, \
+         and one leader as well from ttl / (1 - drift) = {for_one_leader:?} on; more than 2 x ttl only prolongs outages",
+        format_args!("{:?}", (*for_promises).min(*for_one_leader))
+    )]
     VacancyGrace {
-        /// The configured TTL.
-        ttl: Duration,
+        /// From here on it keeps promises.
+        for_promises: Duration,
+        /// From here on it keeps promises and one leader.
+        for_one_leader: Duration,
+        /// Twice the TTL.
+        most: Duration,
     },
 }
 
@@ -83,6 +91,16 @@ impl TimingError {
             Self::VacancyGrace { .. } => "vacancy_grace",
         }
     }
+}
+
+/// What a vacancy grace does not keep with the leases that etcd grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("session.vacancy_grace no longer keeps {what} with leases of this length: that takes {needed:?}")]
+pub struct GraceLost {
+    /// `promises` or `one leader`.
+    pub what: &'static str,
+    /// The least grace that would keep it.
+    pub needed: Duration,
 }
 
 /// Checked timing.
@@ -121,8 +139,11 @@ impl Timing {
             if spec.promise > have || spec.promise < Duration::from_millis(1) {
                 errors.push(TimingError::Promise { have });
             }
-            if spec.vacancy_grace > spec.ttl {
-                errors.push(TimingError::VacancyGrace { ttl: spec.ttl });
+            let (for_promises, for_one_leader) =
+                (timing.grace_for_promises(spec.ttl), timing.grace_for_one_leader(spec.ttl));
+            let (least, most) = (for_promises.min(for_one_leader), spec.ttl * 2);
+            if !spec.vacancy_grace.is_zero() && !(least..=most).contains(&spec.vacancy_grace) {
+                errors.push(TimingError::VacancyGrace { for_promises, for_one_leader, most });
             }
         }
         if errors.is_empty() { Ok(timing) } else { Err(errors) }
@@ -147,6 +168,15 @@ impl Timing {
         let granted = granted.min(Duration::from_nanos(u64::MAX));
         let drift = granted * self.spec.drift_ppm / 1_000_000;
         granted.saturating_sub(drift).saturating_sub(self.spec.slack)
+    }
+
+    /// What a caller is told of a promise that lasts so long on our clock: `valid x (1 - drift)`, rounded down. It counts on a
+    /// clock of its own.
+    #[must_use]
+    pub fn told(&self, valid: Duration) -> Duration {
+        let nanos =
+            valid.as_nanos().min(u128::from(u64::MAX)) * u128::from(1_000_000 - self.spec.drift_ppm) / 1_000_000;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// Interval between keep-alives: a fifth of the granted TTL, which etcd counts in whole seconds.
@@ -183,6 +213,59 @@ impl Timing {
     #[must_use]
     pub const fn vacancy_grace(&self) -> Duration {
         self.spec.vacancy_grace
+    }
+
+    /// The least grace with which promises hold when somebody ends a leadership out of band, for a lease of `granted`, in whole
+    /// milliseconds: `(promise + 2/5 granted) / (1 - drift)`.
+    ///
+    /// A leader that reaches etcd hears of it no later than by its next confirming read, TTL/5 after the last, or by the one
+    /// after that, and promises until then. The grace runs on a candidate's clock.
+    #[must_use]
+    pub fn grace_for_promises(&self, granted: Duration) -> Duration {
+        self.on_any_clock(self.spec.promise.saturating_add(self.renew_every(granted).saturating_mul(2)))
+    }
+
+    /// The least grace with which promises *and* invariant 1 hold then, whatever the old leader reaches, in whole milliseconds:
+    /// `granted / (1 - drift)`. By then its guard has passed.
+    #[must_use]
+    pub fn grace_for_one_leader(&self, granted: Duration) -> Duration {
+        self.on_any_clock(granted)
+    }
+
+    /// Whether the configured grace keeps promises with leases of `granted`.
+    #[must_use]
+    pub fn grace_keeps_promises(&self, granted: Duration) -> bool {
+        self.spec.vacancy_grace >= self.grace_for_promises(granted) || self.grace_keeps_one_leader(granted)
+    }
+
+    /// Whether the configured grace keeps promises and one leader with leases of `granted`.
+    #[must_use]
+    pub fn grace_keeps_one_leader(&self, granted: Duration) -> bool {
+        self.spec.vacancy_grace >= self.grace_for_one_leader(granted)
+    }
+
+    /// What the configured grace keeps with leases of the TTL that is asked for, and no longer with leases of `granted`.
+    #[must_use]
+    pub fn grace_lost(&self, granted: Duration) -> Option<GraceLost> {
+        let ttl = self.ttl();
+        if self.grace_keeps_promises(ttl) && !self.grace_keeps_promises(granted) {
+            let needed = self.grace_for_promises(granted).min(self.grace_for_one_leader(granted));
+            Some(GraceLost { what: "promises", needed })
+        } else if self.grace_keeps_one_leader(ttl) && !self.grace_keeps_one_leader(granted) {
+            Some(GraceLost { what: "one leader", needed: self.grace_for_one_leader(granted) })
+        } else {
+            None
+        }
+    }
+
+    /// How long a clock must count so that at least `span` has passed on every other: `span / (1 - drift)`, rounded up to
+    /// whole milliseconds.
+    fn on_any_clock(&self, span: Duration) -> Duration {
+        // Bounded as in `guard_span`.
+        let nanos = span.as_nanos().min(u128::from(u64::MAX));
+        let rate = u128::from(1_000_000 - self.spec.drift_ppm);
+        let millis = (nanos * 1_000_000).div_ceil(rate).div_ceil(1_000_000);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
     /// How long an election may be without a leader after one dies at the worst moment, with etcd healthy: the TTL from its
@@ -222,5 +305,46 @@ mod tests {
         assert_eq!(keys(spec(2_500, 250, 1_000)), Some(vec!["ttl"]));
         assert_eq!(keys(spec(2_000, 1_000, 1_000)), Some(vec!["slack", "promise"]));
         assert_eq!(keys(spec(10_000, 250, 9_700)), Some(vec!["promise"]));
+    }
+
+    fn with_grace(ttl_ms: u64, promise_ms: u64, grace_ms: u64) -> Result<Timing, Vec<TimingError>> {
+        let vacancy_grace = Duration::from_millis(grace_ms);
+        Timing::new(TimingSpec { vacancy_grace, ..spec(ttl_ms, 250, promise_ms) })
+    }
+
+    #[test]
+    fn a_grace_that_keeps_nothing_is_refused() {
+        // TTL, promise, and the least grace: (promise + 2/5 ttl) / 0.99, or ttl / 0.99 where that is less.
+        for (ttl, promise, least) in [(10_000, 1_000, 5_051), (2_000, 1_000, 1_819), (10_000, 9_000, 10_102)] {
+            for good in [0, least, 2 * ttl] {
+                assert!(with_grace(ttl, promise, good).is_ok_and(|t| t.grace_keeps_promises(t.ttl()) == (good > 0)));
+            }
+            for bad in [1, promise, least - 1, 2 * ttl + 1] {
+                let keys = with_grace(ttl, promise, bad)
+                    .expect_err("refused")
+                    .iter()
+                    .map(TimingError::key)
+                    .collect::<Vec<_>>();
+                assert_eq!(keys, ["vacancy_grace"], "{bad} with a ttl of {ttl}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_grace_keeps_is_judged_by_the_lease_that_was_granted() {
+        let secs = Duration::from_secs;
+        let lost = |grace, granted| {
+            with_grace(5_000, 1_000, grace)
+                .expect("good timing")
+                .grace_lost(secs(granted))
+                .map(|l| (l.what, l.needed.as_millis()))
+        };
+        assert_eq!(lost(0, 8), None, "it kept nothing");
+        assert_eq!(lost(3_100, 5), None);
+        assert_eq!(lost(3_100, 8), Some(("promises", 4_243)));
+        assert_eq!(lost(5_051, 8), Some(("one leader", 8_081)), "promises it still keeps");
+        assert_eq!(lost(9_000, 8), None);
+        let timing = with_grace(5_000, 1_000, 9_000).expect("good timing");
+        assert!(!timing.grace_keeps_promises(Duration::MAX), "whatever etcd says it granted");
     }
 }

@@ -36,7 +36,7 @@ impl Driver {
                 self.questions.ask(Subject::History(election, page), Caller::History(reply));
             }
             Request::Shutdown => {
-                let deadline = clock::now() + self.parts.promise + self.parts.request_timeout * STOP_REQUESTS;
+                let deadline = clock::now() + self.parts.timing.promise() + self.parts.request_timeout * STOP_REQUESTS;
                 self.handle(Input::Command(Command::Shutdown { deadline }));
             }
         }

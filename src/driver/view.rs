@@ -1,8 +1,10 @@
 //! The core's standing and the driver's notes as readers see them.
 
+use std::time::Duration;
+
 use crate::clock::{Hlc, Instant, Wall};
 use crate::election::Standing;
-use crate::election::ids::ElectionName;
+use crate::election::ids::{ElectionIndex, ElectionName, Generation};
 use crate::election::role::Role;
 use crate::snapshot::{ElectionView, LeaderView};
 
@@ -32,6 +34,26 @@ impl Note {
             Role::Observer => self.last_update.is_some(),
             Role::Follower => false,
         };
+    }
+}
+
+impl super::Driver {
+    pub(super) fn election_rewound(&self, election: ElectionIndex, remembered: Generation, seen: Generation) {
+        self.parts.metrics.rewound();
+        tracing::error!(
+            election = %self.parts.elections[election.0], %remembered, %seen,
+            "the generation of this election went back, and the rest of etcd did not: its key was deleted or overwritten; \
+             this election begins anew above what is remembered, the others go on"
+        );
+    }
+
+    /// What etcd grants counts, and it may grant more than was asked: the grace may be too short then.
+    pub(super) fn weigh_grace(&mut self, granted: Duration) {
+        let lost = self.parts.timing.grace_lost(granted);
+        if let Some(lost) = lost.filter(|_| self.grace_lost != lost) {
+            tracing::warn!(ttl = ?self.parts.timing.ttl(), ?granted, "{lost}");
+        }
+        self.grace_lost = lost;
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Contest {
     pub(super) queue_at: Instant,
     pub(super) raising: bool,
     pub(super) pauses: Pauses,
+    /// When a new connection last showed that the generation went back.
+    pub(super) went_back_at: Option<Instant>,
     /// Other keys are to be watched, from this revision on: the first for which the plan is wanted.
     pub(super) watch_from: Option<Revision>,
     /// The raised generation that was seen last, by its revision; and until when nobody is elected over it.
@@ -123,6 +125,7 @@ impl Contest {
             queue_at: now,
             raising: false,
             pauses: Pauses::default(),
+            went_back_at: None,
             watch_from: None,
             raised: (Revision(0), now),
             spent: Generation(0),
@@ -242,20 +245,6 @@ impl Contest {
         }
     }
 
-    /// History was rewound: nothing that was known holds. A leader of the lost history passes its guard within the wait.
-    pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>, wait: Duration) {
-        self.session_ended(ctx, Reason::HistoryRewound);
-        self.seen = Seen::default();
-        let round = Round(self.look.round.0 + 1);
-        self.look = Looking { round, asked: false, full: true, next_at: ctx.now, paced: true };
-        let wait = if mutant::on(Mutant::RewindWithoutWait) { Duration::ZERO } else { wait };
-        self.queue_at = self.queue_at.max(ctx.now + wait);
-        self.raising = false;
-        self.watch_from = None;
-        self.raised = (Revision(0), ctx.now);
-        ctx.out.push(Output::Publish);
-    }
-
     /// A confirming read at `revision` showed the own key as created at `created` (0: not there).
     pub(super) fn own_key_seen(&mut self, ctx: &mut Context<'_>, created: Revision, revision: Revision) {
         if self.key().is_some_and(|key| key.created <= revision && key.created != created) {
@@ -322,14 +311,15 @@ impl Contest {
             self.own_key_gone(ctx);
             return;
         }
+        // Whoever stood there may have led, though we have not heard of it yet.
+        let grace = Self::vacancy_grace(ctx);
         let mut behind_another = false;
         if let State::Waiting { ahead, .. } = &mut self.state
             && let Ahead::Key { key, head } = &*ahead
             && gone(key)
         {
             behind_another = !head;
-            *ahead =
-                if *head { Ahead::Nothing { elect_at: ctx.now + ctx.timing.vacancy_grace() } } else { Ahead::Unknown };
+            *ahead = if *head { Ahead::Nothing { elect_at: ctx.now + grace } } else { Ahead::Unknown };
         }
         if behind_another {
             self.look_again(ctx.now);

@@ -144,7 +144,7 @@ impl Contest {
                     | State::Leaving(_) => {}
                 }
             }
-            (ElectOutcome::Refused { view }, Some(bid)) => {
+            (ElectOutcome::Refused { view, .. }, Some(bid)) => {
                 *bid = Bid::None;
                 if view.header.revision < self.seen.revision {
                     self.look_again(ctx.now);

@@ -207,6 +207,8 @@ pub enum ElectOutcome {
     Refused {
         /// All of the election at that revision.
         view: View,
+        /// Whether the view is the transaction's own, which went through etcd's log. Another read may have completed it.
+        logged: bool,
     },
     /// etcd refused it without applying it (no space, too many requests, no permission, lease unknown).
     Failed,
@@ -338,6 +340,10 @@ pub enum Output {
         /// Within one TTL of the time before: unrelated servers answer in turn, and nobody queues until that has ended.
         again: bool,
     },
+    /// The generation of one election went back, and nothing else: its key was deleted or overwritten. That election begins anew;
+    /// its requests under way may still be answered. The highest generation that was known, and what a later read showed (0 for
+    /// none). Counted, and logged at ERROR.
+    ElectionRewound(ElectionIndex, Generation, Generation),
     /// A command's answer.
     Reply {
         /// Whose.

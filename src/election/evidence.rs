@@ -49,10 +49,10 @@ fn of_election(election: ElectionIndex, input: &ElectionInput) -> Option<Evidenc
             logged: false,
             aside: matches!(input, ElectionInput::LookedAside { .. }).then_some((election, &view.generation)),
         }),
-        ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => Some(Evidence {
+        ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view, logged }, .. } => Some(Evidence {
             header: &view.header,
             generation: shown(&view.generation).map(|g| (election, g)),
-            logged: true,
+            logged: *logged,
             aside: None,
         }),
         ElectionInput::Felt { pulse, .. } => {

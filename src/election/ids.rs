@@ -155,8 +155,9 @@ impl fmt::Display for ClusterId {
 pub struct Generation(pub u64);
 
 impl Generation {
-    /// The largest generation we accept from etcd: one that still has successors and fits every signed 64-bit column.
-    pub const MAX: Self = Self(i64::MAX as u64 - 1);
+    /// The largest that counts, and that is minted. Whatever claims more, in etcd or on disk, is no generation: taken for a floor
+    /// it would leave no room above it, and end its election for good.
+    pub const MAX: Self = Self((1 << 62) - 1);
 
     /// The one that follows.
     #[must_use]

@@ -328,6 +328,7 @@ impl Contest {
             entry,
             skipped,
             generation_modified: self.seen.generation.modified(),
+            control_modified: self.seen.control.modified(),
             generation: next,
             term,
             leaderless_ms: u64::try_from(ctx.now.since(since).as_millis()).unwrap_or(u64::MAX),

@@ -6,6 +6,7 @@ use super::contest::{Ahead, Bid, Contest, Context, Looking, State};
 use super::event::Output;
 use super::ids::{CandidateKey, Generation, LeaseId, Revision};
 use super::leaving::Leaving;
+use super::mutant::{self, Mutant};
 use super::pause;
 use super::record::{Cell, Pulse, View};
 use super::seen::Seen;
@@ -89,8 +90,10 @@ impl Contest {
             self.look_again(ctx.now);
             return;
         }
+        // Where nobody ever led nobody is waited for.
+        let first = matches!(self.seen.generation, Cell::Absent) && ctx.floor == Generation(0);
+        let grace = if first { Duration::ZERO } else { Self::vacancy_grace(ctx) };
         if let State::Waiting { ahead, bid, .. } = &mut self.state {
-            let grace = if self.seen.newest() == Generation(0) { Duration::ZERO } else { ctx.timing.vacancy_grace() };
             *ahead = match (&view.ahead, &*ahead) {
                 (Some(next), _) => {
                     Ahead::Key { key: next.clone(), head: view.queue.first().is_some_and(|h| h.key == *next) }
@@ -112,6 +115,11 @@ impl Contest {
             self.state = State::Leaving(Leaving::withdrawal(stray.clone(), ctx.now));
         }
         self.watch(ctx);
+    }
+
+    /// How long a vacancy stays one, in case somebody ended a leadership out of band.
+    pub(super) fn vacancy_grace(ctx: &Context<'_>) -> Duration {
+        if mutant::on(Mutant::GraceIgnored) { Duration::ZERO } else { ctx.timing.vacancy_grace() }
     }
 
     pub(super) fn felt(&mut self, ctx: &mut Context<'_>, pulse: &Pulse) {

@@ -17,6 +17,7 @@
 //!
 //! An observer stays one. Any other edge is a bug, and asserts. Leadership itself is judged by readers, against the guard.
 
+mod anew;
 mod command;
 mod contest;
 mod electing;
@@ -32,7 +33,6 @@ pub mod pause;
 pub mod promise;
 pub mod ratchet;
 pub mod record;
-mod rewind;
 pub mod role;
 mod seen;
 mod session;
@@ -175,10 +175,12 @@ impl Core {
         self.take_effect(now, &expired, &mut out);
         out.append(&mut revoke);
         if self.fits(now, &input, &mut out) {
-            self.apply(now, rewind::plain(input), &mut out);
+            self.apply(now, anew::plain(input), &mut out);
         }
         self.advance(now, &mut out);
-        if self.ratchet.high_water().generations != remembered {
+        // A rewind even where no generation was known: else each start would take a revision of the lost history for another.
+        let rewound = out.iter().any(|o| matches!(o, Output::Rewound { .. }));
+        if rewound || self.ratchet.high_water().generations != remembered {
             out.push(Output::Remember(self.ratchet.high_water()));
         }
         self.outputs.extend(publish_first(out));

@@ -12,7 +12,7 @@ pub(super) const fn on(_: Mutant) -> bool {
 pub(crate) use switch::on;
 
 /// A rule that is broken on purpose.
-#[allow(dead_code, reason = "outside of tests nobody switches one on; two of them live in the tests' own edge")]
+#[allow(dead_code, reason = "outside of tests nobody switches one on; some of them live in the tests' own edge")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mutant {
     /// A renewal's guard counts from its answer, not from when its request left.
@@ -41,12 +41,16 @@ pub enum Mutant {
     RangeOffByOne,
     /// The elect transaction does not ask for the control key.
     ElectWhilePaused,
+    /// The hand-over does not ask for the control key.
+    HandOverWhilePaused,
     /// The hand-over does not ask for the successor's key.
     SuccessorNotChecked,
     /// The hand-over does not wait for promises.
     PromiseIgnored,
     /// A promise may outlast the guard.
     PromisePastGuard,
+    /// The caller is told all of a promise, as though its clock were ours.
+    PromiseWithoutDrift,
     /// A generation that was led with and released is led with again.
     GenerationReused,
     /// What the daemon remembers of a lost history does not lift the next generation.
@@ -55,8 +59,14 @@ pub enum Mutant {
     PublishAfterEffect,
     /// A rewind is noticed, and nobody waits for leaders of the lost history.
     RewindWithoutWait,
+    /// A generation of one election that went back ends all of them.
+    OneRewindForAll,
+    /// An older raft term is believed of two answers in a row, whichever members gave them.
+    DoubtOfAnyMember,
     /// A raised generation is elected over at once.
     RaiseWithoutWait,
+    /// Nobody waits for the vacancy grace.
+    GraceIgnored,
     /// A jump of the clocks changes nothing.
     ClockJumpIgnored,
     /// An election won while the guard is void is led with.
@@ -69,6 +79,8 @@ pub enum Mutant {
     DrainedOfAnother,
     /// A drain that is undone leads on with the generation that it gave up.
     UndrainLeadsOn,
+    /// The edge keeps a watch that is behind what linearizable answers show.
+    StaleWatchTrusted,
     /// The edge compares the generation key's value only.
     GenerationByValue,
     /// The edge compares the generation key's revision only.
@@ -85,7 +97,7 @@ pub enum Mutant {
 impl Mutant {
     /// Every one, for the tests that must catch it.
     #[allow(dead_code, reason = "the unit tests include this module too, and break nothing")]
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::DeadlineFromAnswer,
         Self::GrantFromAnswer,
         Self::UnconfirmedRenewal,
@@ -99,20 +111,26 @@ impl Mutant {
         Self::ElectWithoutOwnKey,
         Self::RangeOffByOne,
         Self::ElectWhilePaused,
+        Self::HandOverWhilePaused,
         Self::SuccessorNotChecked,
         Self::PromiseIgnored,
         Self::PromisePastGuard,
+        Self::PromiseWithoutDrift,
         Self::GenerationReused,
         Self::CounterAfterRestore,
         Self::PublishAfterEffect,
         Self::RewindWithoutWait,
+        Self::OneRewindForAll,
+        Self::DoubtOfAnyMember,
         Self::RaiseWithoutWait,
+        Self::GraceIgnored,
         Self::ClockJumpIgnored,
         Self::WonOnVoidGuard,
         Self::OwnKeyLossIgnored,
         Self::SupersededIgnored,
         Self::DrainedOfAnother,
         Self::UndrainLeadsOn,
+        Self::StaleWatchTrusted,
         Self::GenerationByValue,
         Self::GenerationByRevision,
         Self::ForeignClusterHeeded,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::guard::Guard;
 use super::mutant::{self, Mutant};
 use crate::clock::Instant;
+use crate::timing::Timing;
 
 /// The latest promise given in one election.
 ///
@@ -16,13 +17,15 @@ pub struct Promises {
 }
 
 impl Promises {
-    /// Enters a promise made at `now`: valid for `most`, but never past the guard. Returns its length.
+    /// Enters a promise made at `now`: as long as `session.promise`, but never past the guard. Returns what the caller is told.
     ///
-    /// The caller counts it from when it *sent* its request, so its promise ends before the one in the ledger.
-    pub fn give(&mut self, now: Instant, guard: Guard, most: Duration) -> Duration {
+    /// The caller counts that from when it *sent* its request, and on a clock of its own, which may run slower than ours by the
+    /// drift: so it is told less by as much, and its promise ends before the one in the ledger.
+    pub fn give(&mut self, now: Instant, guard: Guard, timing: &Timing) -> Duration {
+        let most = timing.promise();
         let valid = if mutant::on(Mutant::PromisePastGuard) { most } else { guard.remaining(now).min(most) };
         self.latest = self.latest.max(now + valid);
-        valid
+        if mutant::on(Mutant::PromiseWithoutDrift) { valid } else { timing.told(valid) }
     }
 
     /// When the last promise ends; in the past where none is outstanding.
@@ -35,7 +38,6 @@ impl Promises {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timing::Timing;
 
     #[test]
     fn a_promise_never_outlives_the_guard_nor_a_later_shorter_one_the_ledger() {
@@ -43,10 +45,10 @@ mod tests {
         let guard = Guard::new(Instant::from_nanos(0), Duration::from_secs(10), &timing);
         let mut ledger = Promises::default();
         let near_the_end = guard.deadline().before(Duration::from_millis(300));
-        assert_eq!(ledger.give(near_the_end, guard, Duration::from_secs(1)), Duration::from_millis(300));
-        assert_eq!(ledger.latest(), guard.deadline());
-        ledger.give(Instant::from_nanos(1), guard, Duration::from_secs(1));
+        assert_eq!(ledger.give(near_the_end, guard, &timing), Duration::from_millis(297), "less the drift of 1 %");
+        assert_eq!(ledger.latest(), guard.deadline(), "the ledger holds it whole");
+        assert_eq!(ledger.give(Instant::from_nanos(1), guard, &timing), Duration::from_millis(990));
         assert_eq!(ledger.latest(), guard.deadline(), "an earlier promise does not shorten the ledger");
-        assert_eq!(ledger.give(guard.deadline(), guard, Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(ledger.give(guard.deadline(), guard, &timing), Duration::ZERO);
     }
 }

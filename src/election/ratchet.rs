@@ -1,8 +1,14 @@
 //! The high-water ratchet: notices that etcd's history went backwards.
 
-use super::ids::{ElectionIndex, Generation, RaftTerm, Revision};
+use std::collections::BTreeSet;
+
+use super::ids::{ElectionIndex, Generation, MemberId, RaftTerm, Revision};
+use super::mutant::{self, Mutant};
 use super::record::{Header, HighWater};
 use crate::clock::Instant;
+
+/// The most members that are held in doubt at once: more than any cluster has.
+const MEMBERS: usize = 16;
 
 /// What linearizable reads and watches showed so far, and what must never be issued again.
 ///
@@ -15,8 +21,8 @@ pub struct Ratchet {
     grown_at: Option<Instant>,
     /// The same of each generation.
     generation_grown_at: Vec<Option<Instant>>,
-    /// The newest answer that went through the log showed an older term than known.
-    suspected: bool,
+    /// The members that showed an older term than known in an answer that went through the log, since one last showed no older one.
+    suspected: BTreeSet<MemberId>,
     /// Per election, the highest generation that any history ever showed.
     floor: Vec<Generation>,
 }
@@ -28,12 +34,12 @@ impl Ratchet {
         let mut expected = remembered.unwrap_or_default();
         expected.generations.resize(elections, Generation::default());
         // What was remembered came from a file that anyone may have written.
-        expected.generations.iter_mut().for_each(|g| *g = (*g).min(Generation::MAX));
+        expected.generations.iter_mut().filter(|g| **g > Generation::MAX).for_each(|g| *g = Generation(0));
         Self {
             floor: expected.generations.clone(),
             expected,
             grown_at: None,
-            suspected: false,
+            suspected: BTreeSet::new(),
             generation_grown_at: vec![None; elections],
         }
     }
@@ -41,8 +47,9 @@ impl Ratchet {
     /// Takes note of a linearizable answer. `false` when it shows that history was rewound.
     ///
     /// An older raft term at a revision that is no older is believed only of answers that went through etcd's log (`logged`), and
-    /// only of two in a row. A member that caught up by a snapshot shows its old term until it has applied its next entry
-    /// (measured on 3.5 and 3.6), and may answer even that entry's request before it notes the term (`server.go`, `apply`).
+    /// only of two from the same member, with none in between that shows the term. A member that caught up by a snapshot shows
+    /// its old term until it has applied its next entry (measured on 3.5 and 3.6), and may answer even that entry's request
+    /// before it notes the term (`server.go`, `apply`); two members that did so, one after the other, are no rewind.
     pub fn header_fits(&mut self, now: Instant, header: &Header, logged: bool) -> bool {
         let (seen, known) = (header, &mut self.expected);
         let older_term = seen.raft_term < known.raft_term;
@@ -50,10 +57,13 @@ impl Ratchet {
             return !left_after(header.sent_at, self.grown_at);
         }
         if logged && left_after(header.sent_at, self.grown_at) {
-            let confirmed = older_term && self.suspected;
-            self.suspected = older_term;
-            if confirmed {
+            let member = if mutant::on(Mutant::DoubtOfAnyMember) { MemberId(0) } else { seen.member };
+            if !older_term {
+                self.suspected.clear();
+            } else if self.suspected.contains(&member) {
                 return false;
+            } else if self.suspected.len() < MEMBERS {
+                self.suspected.insert(member);
             }
         }
         if seen.revision > known.revision || seen.raft_term > known.raft_term {
@@ -70,7 +80,8 @@ impl Ratchet {
         self.expected.raft_term
     }
 
-    /// Takes note of the generation that a linearizable answer showed. `false` when it shows that history was rewound.
+    /// Takes note of the generation that a linearizable answer showed. `false` when it shows that this election's history was
+    /// rewound: its key was deleted or overwritten, or etcd was restored in a way that its revisions do not show.
     pub fn generation_fits(
         &mut self,
         now: Instant,
@@ -112,8 +123,18 @@ impl Ratchet {
         self.expected = HighWater { revision: first.revision, raft_term: first.raft_term, ..HighWater::default() };
         self.expected.generations.resize(self.floor.len(), Generation::default());
         self.grown_at = Some(now);
-        self.suspected = false;
+        self.suspected.clear();
         self.generation_grown_at.fill(Some(now));
+    }
+
+    /// The same of one election only, whose generation went back.
+    pub fn election_begins_anew(&mut self, now: Instant, ElectionIndex(election): ElectionIndex) {
+        let floor = &mut self.floor[election];
+        if *floor > Generation(0) {
+            *floor = floor.next().min(Generation::MAX);
+        }
+        self.expected.generations[election] = Generation(0);
+        self.generation_grown_at[election] = Some(now);
     }
 
     /// The highest generation ever seen in an election.
@@ -163,6 +184,43 @@ mod tests {
             "it may have answered before it noted the term"
         );
         assert!(!ratchet.header_fits(at(14), &header(13, 100, 2), true), "the raft term went back");
+    }
+
+    #[test]
+    fn two_members_that_caught_up_by_a_snapshot_are_no_rewind() {
+        let mut ratchet = Ratchet::new(1, None);
+        let by = |member, sent_at, term| Header { member: MemberId(member), ..header(sent_at, 100, term) };
+        assert!(ratchet.header_fits(at(10), &by(1, 5, 3), true));
+        assert!(ratchet.header_fits(at(12), &by(2, 11, 2), true), "the first entry that 2 applies after its snapshot");
+        assert!(ratchet.header_fits(at(14), &by(3, 13, 2), true), "the same of 3");
+        assert!(ratchet.header_fits(at(16), &by(2, 15, 3), true), "2 has noted the term");
+        assert!(ratchet.header_fits(at(18), &by(3, 17, 2), true), "another snapshot, much later");
+        assert!(ratchet.header_fits(at(20), &by(2, 19, 2), true), "and one of 2");
+        assert!(!ratchet.header_fits(at(22), &by(3, 21, 2), true), "3 shows the old term twice, and nobody the other");
+    }
+
+    #[test]
+    fn a_lower_generation_concerns_its_election_alone() {
+        let other = ElectionIndex(1);
+        let mut ratchet = Ratchet::new(2, None);
+        assert!(ratchet.generation_fits(at(2), &header(1, 10, 2), E, Generation(42)));
+        assert!(ratchet.generation_fits(at(2), &header(1, 10, 2), other, Generation(7)));
+        assert!(!ratchet.generation_fits(at(4), &header(3, 11, 2), E, Generation(0)));
+        ratchet.election_begins_anew(at(4), E);
+        assert_eq!([ratchet.floor(E), ratchet.floor(other)], [Generation(43), Generation(7)]);
+        assert!(
+            ratchet.generation_fits(at(6), &header(5, 12, 2), E, Generation(0)),
+            "the new history is taken as it is"
+        );
+        assert!(!ratchet.generation_fits(at(6), &header(5, 12, 2), other, Generation(6)), "the other's is still known");
+    }
+
+    #[test]
+    fn what_leaves_no_room_is_no_floor() {
+        let remembered = |g: u64| HighWater { generations: vec![Generation(g)], ..HighWater::default() };
+        let floor = |g| Ratchet::new(1, Some(remembered(g))).floor(E);
+        assert_eq!(floor((1 << 62) - 1), Generation::MAX);
+        assert_eq!([floor(1 << 62), floor(i64::MAX as u64 - 1), floor(u64::MAX)], [Generation(0); 3]);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Succession {
     pub entry: QueueEntry,
     /// `mod_revision` of the generation key: our own record's.
     pub generation_modified: Revision,
+    /// `mod_revision` of the control key as last seen, when nothing was paused.
+    pub control_modified: Revision,
     /// The generation to write.
     pub generation: Generation,
     /// The term to write.
@@ -87,14 +89,17 @@ impl ElectTxn {
 }
 
 impl HandOverTxn {
-    /// Our key stands; and where somebody is named, so does the successor's and that of everybody passed by, and the generation
-    /// is still ours.
+    /// Our key stands; and where somebody is named, so does the successor's and that of everybody passed by, the generation is
+    /// still ours, and nobody has paused the election since.
     #[must_use]
     pub fn conditions(&self) -> Vec<Condition> {
         let mut conditions = vec![Condition::Stands(self.key.clone())];
         if let Some(to) = &self.successor {
             conditions.push(Condition::GenerationUnchanged(to.generation_modified));
             conditions.extend(to.skipped.iter().cloned().map(Condition::Stands));
+            if !mutant::on(Mutant::HandOverWhilePaused) {
+                conditions.push(Condition::ControlUnchanged(to.control_modified));
+            }
             if !mutant::on(Mutant::SuccessorNotChecked) {
                 conditions.push(Condition::Stands(to.entry.key.clone()));
             }

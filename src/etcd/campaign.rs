@@ -12,7 +12,9 @@
 //! * *Else* ran, with an earlier copy open: refused only if some compare is false *for good*. `mod_revision` and
 //!   `create_revision` of a key never return to an old value, so a copy that compares them with one is dead. A candidate ahead
 //!   in the queue is different, since it may leave: then an earlier copy may commit yet, and the outcome is unknown.
-//! * No answer: not applied only where every copy was refused with an error by which etcd vouches for that; else unknown.
+//! * No answer: not applied where every copy was refused with an error that says so; else unknown. One such error says too much:
+//!   a transaction that crosses etcd's quota is applied, and only then answered with "no space" (`quotaApplierV3.Txn`). So the
+//!   core looks after every refusal before it relies on it.
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 
@@ -169,8 +171,9 @@ impl Edge {
             return Ok(ElectOutcome::Unknown);
         }
         // Completing the view may need another read. If that fails, nothing more is lost than the view.
+        let own = view.header;
         let view = self.place("elect", keys, Some(txn.lease), view).await?;
-        Ok(ElectOutcome::Refused { view })
+        Ok(ElectOutcome::Refused { logged: view.header == own, view })
     }
 
     async fn hand_over(&self, election: ElectionIndex, txn: &HandOverTxn, stamp: Stamp) -> HandOverOutcome {

@@ -100,8 +100,8 @@ pub fn encode_generation(record: &GenerationRecord) -> Vec<u8> {
 pub fn decode_generation(value: &[u8]) -> Option<GenerationRecord> {
     let dto: GenerationDto = parse(value)?;
     let generation = Generation(dto.generation);
-    // A generation without room above it would end the election for good.
-    if generation > Generation::MAX {
+    // Without room above them they would end the election for good: nobody could be elected above the one, or not below the other.
+    if generation > Generation::MAX || dto.term > Generation::MAX.0 {
         return None;
     }
     if dto.holder.as_deref().is_some_and(|id| id_flaw(id).is_some()) {
@@ -117,6 +117,20 @@ pub fn decode_generation(value: &[u8]) -> Option<GenerationRecord> {
         hlc: Hlc::parse(&dto.hlc)?,
         leaderless_ms: dto.leaderless_ms,
     })
+}
+
+/// Why a value is no generation record, in words for the log.
+#[must_use]
+pub fn why_no_generation(value: &[u8]) -> String {
+    match parse::<GenerationDto>(value) {
+        Some(GenerationDto { generation, .. }) if generation > Generation::MAX.0 => {
+            format!("it claims generation {generation}, and only those below 2^62 count: above it there is no room")
+        }
+        Some(GenerationDto { term, .. }) if term > Generation::MAX.0 => {
+            format!("it claims term {term}, and only those below 2^62 count")
+        }
+        Some(_) | None => "it is not written as Tenure writes one".to_owned(),
+    }
 }
 
 /// The JSON of a candidate; with a generation where it leads.
@@ -225,8 +239,16 @@ mod tests {
             serde_json::to_vec(&changed).expect("JSON")
         };
         assert!(decode_generation(&with("unknown", "field".into())).is_some(), "later versions may add fields");
+        let largest = with("generation", serde_json::json!((1_u64 << 62) - 1));
+        assert!(decode_generation(&largest).is_some_and(|r| r.generation == Generation::MAX));
+        assert!(why_no_generation(&with("generation", serde_json::json!(1_u64 << 62))).contains("4611686018427387904"));
+        assert!(why_no_generation(b"[1]").contains("not written as Tenure"));
         for (key, value) in [
             ("generation", serde_json::json!(u64::MAX)),
+            ("generation", serde_json::json!(i64::MAX)),
+            ("generation", serde_json::json!(1_u64 << 62)),
+            ("term", serde_json::json!(u64::MAX)),
+            ("term", serde_json::json!(1_u64 << 62)),
             ("generation", serde_json::json!(-1)),
             ("generation", serde_json::json!(1.5)),
             ("generation", serde_json::json!("42")),

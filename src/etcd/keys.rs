@@ -55,6 +55,11 @@ impl Keys {
         codec::generation_cell(kvs.first().map(codec::Stored::from))
     }
 
+    /// The value that was read at this revision, if that is the newest.
+    pub(super) fn value_at(&self, modified: Revision) -> Option<Vec<u8>> {
+        lock(&self.known).as_ref().filter(|(at, _)| *at == modified).map(|(_, value)| value.clone())
+    }
+
     /// Remembers what we wrote ourselves.
     pub(super) fn wrote_generation(&self, record: &GenerationRecord, modified: Revision) {
         *lock(&self.known) = Some((modified, codec::encode_generation(record)));
@@ -109,14 +114,12 @@ impl Keys {
         format!("{}{:0DIGITS$}", self.history, generation.0).into_bytes()
     }
 
-    /// The range that holds every history key of ours below `before`, as first key and exclusive end.
+    /// The range that holds every history key of ours below `before`, as first key and exclusive end. What somebody wrote above
+    /// the largest generation is none of ours, and would be the newest for ever.
     pub(super) fn records(&self, before: Option<u64>) -> (Vec<u8>, Vec<u8>) {
-        let first = self.record(Generation(0));
-        let end = before.map_or_else(
-            || format!("{}{}\0", self.history, "9".repeat(DIGITS)).into_bytes(),
-            |generation| self.record(Generation(generation)),
-        );
-        (first, end)
+        let end = Generation::MAX.next();
+        let end = before.map_or(end, |before| Generation(before).min(end));
+        (self.record(Generation(0)), self.record(end))
     }
 
     /// Whether this is a history key of ours.
@@ -150,10 +153,12 @@ mod tests {
     #[test]
     fn history_keys_sort_like_their_generations() {
         let keys = Keys::new("/tenure", "orders");
-        let records = [0, 9, 10, 99, 1_000_000, u64::MAX].map(|g| keys.record(Generation(g)));
+        let records = [0, 9, 10, 99, 1_000_000, Generation::MAX.0].map(|g| keys.record(Generation(g)));
         assert!(records.is_sorted());
         let (first, end) = keys.records(None);
         assert!(records.iter().all(|key| *key >= first && *key < end && keys.is_record(key)));
+        assert!(keys.record(Generation::MAX.next()) >= end, "nobody's, and not the newest for ever");
+        assert_eq!(keys.records(Some(u64::MAX)).1, end);
         assert!(keys.records(Some(10)).1 > keys.record(Generation(9)));
         assert!(keys.records(Some(10)).1 <= keys.record(Generation(10)));
     }

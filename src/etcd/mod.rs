@@ -18,7 +18,7 @@ use etcd_client::GetResponse;
 
 use crate::clock::{Hlc, Wall};
 use crate::config::EtcdConfig;
-use crate::election::ids::{ElectionIndex, ElectionName, LeaseId, MemberId, RaftTerm, Revision};
+use crate::election::ids::{ElectionIndex, ElectionName, Generation, LeaseId, MemberId, RaftTerm, Revision};
 use crate::election::record::{CandidateInfo, Cell, ControlRecord, GenerationRecord, Header};
 use crate::timing::Timing;
 
@@ -123,7 +123,7 @@ struct Edge {
     limits: Limits,
     /// A lease was asked for.
     asked_before: AtomicBool,
-    /// By key, the last value that could not be read and was complained of. Holds two keys of each election at the most.
+    /// By key, the last value that was complained of. Holds two keys of each election at the most.
     unreadable: Mutex<BTreeMap<String, Revision>>,
 }
 
@@ -179,16 +179,41 @@ impl Edge {
         &self.keys[election.0]
     }
 
-    /// Says of a generation record that it cannot be read, once for each value.
+    /// Says of a generation record on which nobody of ours can be elected why that is so, once for each value.
     fn complain_of_generation(&self, keys: &Keys, cell: &Cell<GenerationRecord>) {
-        if self.is_newly_unreadable(&keys.generation, cell) {
-            tracing::error!(key = keys.generation, "not a generation record: nobody is elected until it is mended");
+        let (key, modified) = (&keys.generation, cell.modified());
+        match cell {
+            Cell::Corrupt { .. } if self.is_news(key, modified) => {
+                let why = keys.value_at(modified).map(|value| codec::why_no_generation(&value));
+                tracing::error!(
+                    key,
+                    why,
+                    "not a generation record: nobody is elected over it, and it counts for nothing; put back what the key held, or \
+                     delete it: the generation then goes on above what the daemons remember"
+                );
+            }
+            Cell::Valid { value, .. } if value.generation == Generation::MAX && self.is_news(key, modified) => {
+                tracing::error!(
+                    key,
+                    "the largest generation: nobody can be elected above it; see \"TenureNoLeader\" in docs/operations.md"
+                );
+            }
+            Cell::Valid { value, .. } if value.term > 0 && self.is_news(key, modified) => {
+                tracing::warn!(
+                    key,
+                    term = value.term,
+                    "the generation record carries a term: a candidate with a lower one (ours is 0) stands aside"
+                );
+            }
+            Cell::Absent | Cell::Valid { .. } | Cell::Corrupt { .. } => {}
         }
     }
 
     /// The same of a control record.
     fn complain_of_control(&self, keys: &Keys, cell: &Cell<ControlRecord>) {
-        if self.is_newly_unreadable(&keys.control, cell) {
+        if let Cell::Corrupt { modified } = cell
+            && self.is_news(&keys.control, *modified)
+        {
             tracing::error!(
                 key = keys.control,
                 "not a control record: it counts as a pause until it is mended or deleted"
@@ -200,17 +225,15 @@ impl Edge {
     fn complain_of_ids(&self, keys: &Keys, queue: Option<&GetResponse>) {
         let found = queue.into_iter().flat_map(GetResponse::kvs).find_map(|kv| Some((kv, codec::odd_id(kv.value())?)));
         let Some((kv, (id, flaw))) = found else { return };
-        let cell = Cell::<()>::Corrupt { modified: Revision(kv.mod_revision()) };
-        if self.is_newly_unreadable(&keys.candidates, &cell) {
+        if self.is_news(&keys.candidates, Revision(kv.mod_revision())) {
             let (key, id) = (String::from_utf8_lossy(kv.key()), id.escape_debug().to_string());
             tracing::warn!(%key, id, "a candidate's id is none ({flaw}): it counts as a client that is not Tenure");
         }
     }
 
-    fn is_newly_unreadable<T>(&self, key: &str, cell: &Cell<T>) -> bool {
-        let Cell::Corrupt { modified } = cell else { return false };
+    fn is_news(&self, key: &str, modified: Revision) -> bool {
         // Another revision, not a later one: history may have been rewound.
-        lock(&self.unreadable).insert(key.to_owned(), *modified) != Some(*modified)
+        lock(&self.unreadable).insert(key.to_owned(), modified) != Some(modified)
     }
 
     /// What our candidate key says.

@@ -36,7 +36,7 @@ impl Daemon {
     /// Its configuration, with a memory of its own that survives restarts.
     pub fn new(node: &Node, cluster: &Cluster, epoch: &str, place: &Place, logs: &Path) -> Done<Self> {
         let members: Vec<_> = cluster.members.iter().map(Member::client_url).collect();
-        let grace = if cluster.grace() { "2s" } else { "0s" };
+        let grace = if cluster.grace() { "2100ms" } else { "0s" };
         let dir = place.dir.join(format!("{epoch}-{}", node.name));
         fs::create_dir_all(dir.join("state")).context(|| dir.display().to_string())?;
         let path = |name: &str| dir.join(name).display().to_string();

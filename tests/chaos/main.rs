@@ -12,8 +12,8 @@
 //! 2. Epoch `two`: a cluster of 3.4.23, the version with the most lease bugs, every other round with the stale keep-alive.
 //!    One of these bugs no client can undo: a deposed leader of etcd revokes leases that the new one has renewed
 //!    (etcd-io/etcd#15247), and without `session.vacancy_grace` this suite shows it as a promise that was cut short. So the
-//!    daemons have a grace of one TTL there, and rules 1 and 2 hold without an excuse. In epoch `one`, without a grace, etcd's
-//!    leader is not stopped as a whole, which every version answers in that way; its disk, its network and its life are taken.
+//!    daemons have a grace of one TTL and 5 % there, and rules 1 and 2 hold without an excuse. In epoch `one`, without a grace,
+//!    etcd's leader is not stopped as a whole, which every version answers in that way; its disk, its network and its life are taken.
 //!
 //! The seed gives the order of the faults, their targets and their lengths; what happens in between is up to the machine, so
 //! a seed that showed something shows it again with some luck only.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tenure::etcd::codec::decode_generation;
 
-use crate::support::{Daemon, Etcd, eventually, leader_above, leader_of, leads_through};
+use crate::support::{Daemon, Etcd, eventually, leader_above, leader_of, leads_through, scratch};
 
 const GENERATION: &str = "/tenure/generations/orders";
 const CONTROL: &str = "/tenure/control/orders";
@@ -96,6 +96,79 @@ async fn nobody_is_elected_on_a_corrupt_generation_record() {
     etcd.put(GENERATION, good.as_bytes()).await;
     let (_, generation) = leader_of(&daemons).await;
     assert_eq!(generation, 42);
+}
+
+/// Goal: a record whose generation leaves no room above it counts for nothing: nobody leads over it, nobody takes it for a floor,
+/// and when it is deleted the election goes on where it was. In etcd, and in a file under `state_dir`.
+/// Method: the largest numbers that there are, and the first that does not count, under a leader; delete; start one anew, whose file
+/// holds such a number; delete the key once more.
+#[tokio::test]
+async fn a_generation_that_leaves_no_room_counts_for_nothing() {
+    let (etcd, state) = (Etcd::start().await, scratch("state"));
+    let start = async |id: &str| Daemon::builder(id, &etcd).ttl("2s").state_dir(&state.path().join(id)).start().await;
+    for id in ["a", "b"] {
+        std::fs::create_dir(state.path().join(id)).expect("the directory is ours");
+    }
+    let mut daemons = vec![start("a").await, start("b").await];
+    let (_, mut generation) = leader_of(&daemons).await;
+    for claimed in [1 << 62, i64::MAX.unsigned_abs() - 1, u64::MAX] {
+        etcd.put(GENERATION, record(claimed).to_string().as_bytes()).await;
+        for daemon in &daemons {
+            says(daemon, &claimed.to_string()).await;
+            assert!(daemon.logs().contains("delete it"), "the remedy: {}", daemon.logs());
+        }
+        etcd.ctl(&["del", GENERATION]).await;
+        let (_, next) = leader_above(&daemons, generation).await;
+        assert!(next < generation + 10, "{claimed} was no floor: {next} after {generation}");
+        generation = next;
+    }
+    daemons.remove(1).sigkill();
+    let file = state.path().join("b/high-water.json");
+    let mut mark: Value = serde_json::from_slice(&std::fs::read(&file).expect("a mark")).expect("JSON");
+    mark["generations"]["orders"] = json!(u64::MAX);
+    std::fs::write(&file, mark.to_string()).expect("written");
+    daemons.push(start("b").await);
+    says(&daemons[1], "none that counts").await;
+    etcd.ctl(&["del", GENERATION]).await;
+    let (_, next) = leader_above(&daemons, generation).await;
+    assert!(next < generation + 10, "the file was no floor: {next} after {generation}");
+}
+
+/// Goal: one election's generation key that somebody deletes, or overwrites with an older record, is that election's affair: it
+/// begins anew above what is remembered, and the others keep their leader.
+/// Method: two daemons, two elections; delete the key of one, then put its first record there; a third daemon only observes.
+#[tokio::test]
+async fn a_lost_generation_key_concerns_its_election_alone() {
+    let etcd = Etcd::start().await;
+    let both = |id: &str| Daemon::builder(id, &etcd).ttl("2s").elections(&["orders", "billing"]);
+    let daemons = vec![both("a").start().await, both("b").start().await];
+    let (leader, mut generation) = leader_of(&daemons).await;
+    let first = etcd.value(GENERATION).await.expect("a record");
+    let billing = async |daemon: &Daemon| {
+        let answer = daemon.get("/v1/elections/billing").await.expect("an answer").json();
+        (answer["generation"].as_u64(), answer["leader"]["id"].as_str().map(ToOwned::to_owned))
+    };
+    eventually("billing has a leader", async || billing(&daemons[leader]).await.1).await;
+    let before = billing(&daemons[leader]).await;
+    let lost: [&dyn Fn() -> Vec<String>; 2] = [&|| vec!["del".to_owned(), GENERATION.to_owned()], &|| {
+        vec!["put".to_owned(), GENERATION.to_owned(), first.clone()]
+    }];
+    for lose in lost {
+        let words = lose();
+        etcd.ctl(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let (_, next) = leader_above(&daemons, generation).await;
+        assert!(next > generation + 1, "the floor was raised first: {next} after {generation}");
+        generation = next;
+    }
+    for daemon in &daemons {
+        assert_eq!(billing(daemon).await, before, "billing keeps its leader and its generation");
+        let path = "/v1/elections/billing/transitions?limit=100";
+        let lines = daemon.control().get(path).await.expect("an answer").json();
+        let rewound = lines["transitions"].as_array().expect("a list").iter().any(|t| t["reason"] == "history_rewound");
+        assert!(!rewound, "{lines}");
+        says(daemon, "the generation of this election went back").await;
+        assert!(daemon.metric("store_identity_changes_total", &[]).await >= 2.0);
+    }
 }
 
 /// Goal: whatever a fuzzer thought of as a value, under whichever of our keys: nobody leads on it, nobody dies of it, and without

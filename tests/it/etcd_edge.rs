@@ -134,6 +134,7 @@ async fn hand_over(edge: &Edge, txn: &HandOverTxn, stamp: Stamp) -> HandOverOutc
 fn succession(view: &View, entry: &QueueEntry, skipped: Vec<CandidateKey>) -> Succession {
     let generation = view.generation.value().expect("a record").generation.next();
     Succession {
+        control_modified: view.control.modified(),
         entry: entry.clone(),
         generation_modified: view.generation.modified(),
         generation,
@@ -174,7 +175,10 @@ async fn only_the_first_in_the_queue_is_elected_and_once() {
     let view = look(&b.edge, Some(b.lease)).await;
     assert_eq!((view.queued, &view.ahead, &view.own), (2, &Some(a.key.clone()), &Some(b.key.clone())));
     let refused = elect(&b.edge, &elect_txn(b.lease, &b.key, &view, 1), stamp()).await;
-    assert!(matches!(&refused, ElectOutcome::Refused { view } if view.ahead == Some(a.key.clone())), "{refused:?}");
+    assert!(
+        matches!(&refused, ElectOutcome::Refused { view, logged: true } if view.ahead == Some(a.key.clone())),
+        "{refused:?}"
+    );
 
     let txn = elect_txn(a.lease, &a.key, &view, 1);
     let first = stamp();
@@ -188,7 +192,10 @@ async fn only_the_first_in_the_queue_is_elected_and_once() {
     assert_eq!(again.revision, header.revision, "the commit's revision, not the answer's");
     // Somebody else's record, even of the same generation, is not ours.
     let other = elect(&a.edge, &txn, stamp()).await;
-    assert!(matches!(&other, ElectOutcome::Refused { view } if view.generation.value() == Some(&record)), "{other:?}");
+    assert!(
+        matches!(&other, ElectOutcome::Refused { view, .. } if view.generation.value() == Some(&record)),
+        "{other:?}"
+    );
 
     let value = etcd.ctl(&["get", "--print-value-only", &format!("/tenure/elections/orders/{}", a.lease)]).await;
     assert!(value.contains(r#""generation":1"#), "the recipe's listeners see the token: {value}");
@@ -251,6 +258,30 @@ async fn a_hand_over_names_the_successor_in_one_commit_and_is_recognised_when_re
     let left = b.edge.history(E, 10, None).await.expect("history");
     assert_eq!(left.iter().map(|(r, _)| r.generation.0).collect::<Vec<_>>(), [2]);
     assert!(b.edge.trim_history(E, &b.key, 0).await.is_err(), "b's earlier key is gone, so it trims no more");
+}
+
+/// Goal: whoever paused the election before a hand-over committed finds that nobody was named.
+/// Method: the transaction of a leader that has not heard of the pause, of one that has been resumed since, and the right one.
+#[tokio::test]
+async fn a_hand_over_that_a_pause_overtook_names_nobody() {
+    let etcd = Etcd::start().await;
+    let [a, b] = [Candidate::queued("a", &etcd).await, Candidate::queued("b", &etcd).await];
+    let (view, _) = a.win().await;
+    let to_b = |view: &View| HandOverTxn {
+        key: a.key.clone(),
+        successor: Some(succession(view, view.queue.last().expect("b is queued"), vec![])),
+    };
+    let before = look(&a.edge, Some(a.lease)).await;
+    for paused in [true, false] {
+        etcd.ctl(&["put", "/tenure/control/orders", &format!(r#"{{"paused":{paused}}}"#)]).await;
+        assert_eq!(hand_over(&a.edge, &to_b(&before), stamp()).await, HandOverOutcome::Refused, "paused: {paused}");
+        let after = look(&a.edge, Some(a.lease)).await;
+        assert_eq!(after.generation.modified(), before.generation.modified(), "nobody was named");
+        assert_eq!(after.own, Some(a.key.clone()), "and the own key stands");
+    }
+    assert!(view.queue.iter().any(|entry| entry.key == b.key));
+    let now = look(&a.edge, Some(a.lease)).await;
+    assert!(matches!(hand_over(&a.edge, &to_b(&now), stamp()).await, HandOverOutcome::Done { record: Some(_), .. }));
 }
 
 #[tokio::test]

@@ -220,7 +220,7 @@ impl Stage {
             max_connections: setup.max_connections,
             tls: setup.tls,
         };
-        let (publisher, reader) = snapshot::channel(starting(), Duration::from_secs(1));
+        let (publisher, reader) = snapshot::channel(starting(), Timing::default());
         let heartbeat = Heartbeat::default();
         let (control, requests) = Control::new(Arc::new(Trail), heartbeat.clone());
         tokio::spawn(play(requests, setup.mute));

@@ -174,9 +174,9 @@ async fn the_token_carries_its_promise_and_says_why_there_is_none() {
     let document = token.json();
     assert_eq!(
         (&document["token"], &document["holder"], &document["valid_for_ms"]),
-        (&42.into(), &"pod-0".into(), &1000.into())
+        (&42.into(), &"pod-0".into(), &990.into())
     );
-    assert_eq!((token.header("fencing-token"), token.header("fencing-valid-for-ms")), ("42", "1000"));
+    assert_eq!((token.header("fencing-token"), token.header("fencing-valid-for-ms")), ("42", "990"));
     let promised = stage.publisher.last_promise(tenure::election::ids::ElectionIndex(0));
     assert!(promised > clock::now(), "the promise is in the ledger");
     assert!(stage.get("/v1/elections/orders").await.json()["promised_ms"].as_u64().is_some_and(|ms| ms > 0));

@@ -400,9 +400,10 @@ fn election_input(name: &str, words: &Words<'_>) -> Option<ElectionInput> {
                 queue: queue(words.get("queue")),
             },
         },
-        "elect-refused" => {
-            ElectionInput::ElectAnswered { key: own(), outcome: ElectOutcome::Refused { view: view(words) } }
-        }
+        "elect-refused" => ElectionInput::ElectAnswered {
+            key: own(),
+            outcome: ElectOutcome::Refused { view: view(words), logged: words.get("completed") != "yes" },
+        },
         "elect-failed" => ElectionInput::ElectAnswered { key: own(), outcome: ElectOutcome::Failed },
         "elect-unknown" => ElectionInput::ElectAnswered { key: own(), outcome: ElectOutcome::Unknown },
         "handed-over" => ElectionInput::HandOverAnswered {
@@ -491,6 +492,9 @@ fn render(output: &Output) -> String {
         Output::Remember(mark) => {
             let generations: Vec<_> = mark.generations.iter().map(|g| g.0).collect();
             format!("remember {generations:?}")
+        }
+        Output::ElectionRewound(election, remembered, seen) => {
+            format!("{} rewound from generation {remembered} to {seen}", election.0)
         }
         Output::Rewound { seen, .. } => format!("rewound to revision {}", seen.revision),
         Output::Reply { ticket, reply } => match reply {

@@ -26,6 +26,11 @@ fn hunt(mutant: Mutant, faults: u8) -> Option<String> {
 const LEFT_TO_THE_SIMULATOR: &[Mutant] = &[
     Mutant::GenerationReused,
     Mutant::SupersededIgnored,
+    // The model's watches are never stale; it has no grace, one election, and one member that shows an old term.
+    Mutant::GraceIgnored,
+    Mutant::StaleWatchTrusted,
+    Mutant::OneRewindForAll,
+    Mutant::DoubtOfAnyMember,
     Mutant::CounterAfterRestore,
     Mutant::WonOnVoidGuard,
     Mutant::GenerationByRevision,

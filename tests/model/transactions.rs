@@ -77,6 +77,7 @@ fn hand_over(own: i64, successor: i64, skipped: Option<i64>) -> HandOverTxn {
     let succession = Succession {
         entry: QueueEntry { key: key(2, successor), lease: 2, candidate: Some(info) },
         generation_modified: Revision(6),
+        control_modified: Revision(0),
         generation: Generation(2),
         term: 0,
         skipped: skipped.map(|created| key(3, created)).into_iter().collect(),
@@ -101,7 +102,7 @@ pub fn wrong_commit() -> Option<String> {
                 let txn = hand_over(own, successor, skipped);
                 let passed_by = skipped.is_none_or(|c| created(&store, 3) == c);
                 let stands = created(&store, 1) == own && created(&store, 2) == successor && passed_by;
-                if store.admits(E, &txn.conditions(), Some(&known())) != (stands && unchanged) {
+                if store.admits(E, &txn.conditions(), Some(&known())) != (stands && unchanged && !paused) {
                     return Some(format!("hand-over of {own} to {successor} in {store:?}"));
                 }
             }
@@ -122,6 +123,7 @@ pub const CAUGHT_HERE: &[Mutant] = &[
     Mutant::ElectWithoutOwnKey,
     Mutant::RangeOffByOne,
     Mutant::ElectWhilePaused,
+    Mutant::HandOverWhilePaused,
     Mutant::SuccessorNotChecked,
     Mutant::GenerationByValue,
 ];

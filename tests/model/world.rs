@@ -316,7 +316,7 @@ impl World {
                     self.wire.push_back(Message::Input { to: n, epoch: daemon.epoch, input: broken });
                 }
             }
-            Output::Reply { .. } | Output::Stopped { .. } => {}
+            Output::ElectionRewound(..) | Output::Reply { .. } | Output::Stopped { .. } => {}
             output => {
                 let request = daemon.edge.request(output);
                 let epoch = daemon.epoch;

@@ -42,10 +42,12 @@ impl Edge {
         let Input::Election(ElectionIndex(election), input) = input else { return };
         let (modified, record) = match input {
             ElectionInput::Looked { view, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => match &view.generation {
-                Cell::Valid { value, modified } => (*modified, value),
-                Cell::Absent | Cell::Corrupt { .. } => return,
-            },
+            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view, .. }, .. } => {
+                match &view.generation {
+                    Cell::Valid { value, modified } => (*modified, value),
+                    Cell::Absent | Cell::Corrupt { .. } => return,
+                }
+            }
             ElectionInput::GenerationChanged { cell: Cell::Valid { value, modified }, .. } => (*modified, value),
             ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, record, .. }, .. }
             | ElectionInput::HandOverAnswered {

@@ -276,7 +276,7 @@ impl Store {
         events: &mut Vec<Event>,
     ) -> ElectOutcome {
         if !self.admits(election, &txn.conditions(), known) {
-            return ElectOutcome::Refused { view: self.view(election, sent_at, Some(txn.lease)) };
+            return ElectOutcome::Refused { view: self.view(election, sent_at, Some(txn.lease)), logged: true };
         }
         // The transaction puts the own key on its lease: without that, etcd refuses all of it.
         if !self.leases.contains_key(&txn.lease.0) {

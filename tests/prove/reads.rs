@@ -60,7 +60,9 @@ pub(crate) fn header_of(answer: &mut Input) -> Option<&mut Header> {
         ) => Some(header),
         Input::Election(_, input) => match input {
             ElectionInput::Looked { view, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => Some(&mut view.header),
+            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view, .. }, .. } => {
+                Some(&mut view.header)
+            }
             ElectionInput::Felt { pulse, .. } => Some(&mut pulse.header),
             ElectionInput::Queued { header, .. }
             | ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { header, .. }, .. }

@@ -2,6 +2,7 @@
 
 use super::invariants::fenced_store::Write;
 use super::network::mix;
+use super::node::true_span;
 use super::plan::MS;
 use super::world::{Due, World};
 use crate::edge::nanos;
@@ -17,13 +18,15 @@ impl World<'_> {
         for election in self.elections() {
             let Some((token, guard)) = self.nodes[n].leads(election, self.now, max_jump) else { continue };
             let node = &mut self.nodes[n];
-            let valid = node.ledgers[election.0].give(node.clock.at(self.now), guard, self.timing.promise());
+            let told = node.ledgers[election.0].give(node.clock.at(self.now), guard, &self.timing);
             self.stats.promises += 1;
             let bits = mix(self.plan.seed, 6, n as u64, self.stats.promises);
             let travel = (1 + bits % 40) * if bits >> 60 == 0 { 5 * MS } else { MS / 10 };
-            // On a clock of the daemon's rate, from when it was sent.
+            // On the client's own clock, from when it was sent.
             let left = self.now.saturating_sub(travel);
-            let until = left + node.clock.true_span(nanos(valid));
+            let until = left + true_span(node.client_ppm, nanos(told));
+            // Nobody claims that a machine which cannot know of its pause keeps its promises.
+            let until = if node.unaware.is_some() { 0 } else { until };
             let held = &mut node.held[election.0];
             held.promised = held.promised.max(until);
             let write = Write { n, election, token, until, given_up: held.given_up, leadership: held.leaderships };

@@ -1,7 +1,7 @@
 //! What happens at etcd's end: requests arrive and are carried out, watchers are told, leases expire.
 
 use super::network::{REQUESTS, kind, mix};
-use super::node::{ELSEWHERE, ENDPOINTS, HOME, Node};
+use super::node::{ELECTIONS, ELSEWHERE, ENDPOINTS, HOME, Node};
 use super::plan::MS;
 use super::world::{Due, World};
 use crate::clock::Instant;
@@ -9,9 +9,13 @@ use crate::edge::Request;
 use crate::election::event::{ElectionInput, Input, Output, SessionInput};
 use crate::election::ids::ElectionIndex;
 use crate::etcd::{Change, Event, Member};
+use crate::reads::header_of;
 
 /// What the edge waits before it gives a request up.
 const GIVEN_UP_AFTER: u64 = 300 * MS;
+
+/// A message that takes longer is late.
+const SLOW: u64 = 10 * MS;
 
 impl World<'_> {
     /// A request arrives at etcd: it is lost, or carried out; then the answer is lost, or travels back.
@@ -39,6 +43,9 @@ impl World<'_> {
             Some(answer) => (answer, fate.back),
             None => (request.unanswered(), GIVEN_UP_AFTER),
         };
+        if after > SLOW || fate.out > SLOW {
+            self.nodes[n].unreached = self.nodes[n].unreached.max(self.now + after);
+        }
         self.at(self.now + after, Due::Hear { n, run, input: Box::new(input) });
     }
 
@@ -47,6 +54,8 @@ impl World<'_> {
         self.stats.foreign += 1;
         let answer = self.elsewhere.serve(self.now, n, sent_at, request, Member::Good, &mut Vec::new());
         let heeded = self.nodes[n].heeds(self.now, ENDPOINTS - 1, ELSEWHERE);
+        // It does not reach its own etcd then.
+        self.nodes[n].unreached = self.nodes[n].unreached.max(self.now + back);
         let input = if heeded { answer } else { request.unanswered() };
         self.at(self.now + back, Due::Hear { n, run, input: Box::new(input) });
     }
@@ -114,6 +123,11 @@ impl World<'_> {
             // From its memory: what this daemon's leases were granted with.
             *ttl = self.timing.ttl();
         }
+        if by == Member::Lagging
+            && let Some(header) = header_of(&mut answer)
+        {
+            header.member.0 += self.nodes[n].trouble.other;
+        }
         self.earn(n, request, &answer, by);
         for event in &events {
             if let Change::Generation(cell) = &event.change {
@@ -139,14 +153,14 @@ impl World<'_> {
         }
     }
 
-    fn deliver(&mut self, n: usize, event: &Event) {
+    pub(super) fn deliver(&mut self, n: usize, event: &Event) {
         let delivery = self.plan.delivery(n, event.revision.0, self.calm);
         let node = &mut self.nodes[n];
         if delivery.broken || node.trouble.cut > self.now {
             self.break_watches(n);
             return;
         }
-        if delivery.silent || node.trouble.mute > self.now {
+        if delivery.silent || node.trouble.mute > self.now || node.trouble.stale > self.now {
             return;
         }
         let mut at = self.now + delivery.after;
@@ -187,13 +201,15 @@ impl World<'_> {
     }
 
     /// Some of etcd's history is lost, if only of one key.
-    pub(super) const fn lose_history(&mut self) {
+    pub(super) const fn lose_history(&mut self, election: ElectionIndex) {
         self.histories += 1;
+        self.lost[election.0] = true;
     }
 
     /// Another history: no stream of the old one goes on.
     pub(super) fn forget_history(&mut self) {
-        self.lose_history();
+        self.histories += 1;
+        self.lost = [true; ELECTIONS];
         self.history.clear();
         for n in 0..self.nodes.len() {
             self.break_watches(n);

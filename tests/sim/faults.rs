@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::node::{Node, Trouble};
-use super::plan::{Attack, Fault, Kind, LEADER, MS};
+use super::plan::{Attack, FASTEST, Fault, Kind, LEADER, MS};
 use super::world::{Due, World};
 use crate::edge::Request;
 use crate::election::event::{Command, Input, Output, Ticket};
@@ -24,7 +24,7 @@ impl World<'_> {
         let fault = self.plan.faults[i];
         let election = ElectionIndex(usize::from(fault.election).min(self.plan.elections - 1));
         let n = self.target(&fault, election);
-        self.stats.faults[fault.kind as usize] += 1;
+        self.stats.faults.0[fault.kind as usize] += 1;
         self.trace(|| format!("fault on n{n}: {fault}"));
         self.expect_fail_over(n, election, &fault);
         let until = self.now + u64::from(fault.span) * MS;
@@ -34,8 +34,20 @@ impl World<'_> {
                 (trouble.elsewhere, trouble.lost_home) = (until, fault.arg > 0);
             }
             Kind::Pause | Kind::Freeze | Kind::Cut | Kind::Mute | Kind::Zombie | Kind::Lagging => {
-                self.trouble(n, fault.kind, until);
+                self.trouble(n, fault, until);
+                if fault.kind == Kind::Lagging {
+                    self.nodes[n].trouble.other = i as u64;
+                }
             }
+            Kind::Rate => {
+                let ppm = |word: u32| i64::from(word % (2 * FASTEST.unsigned_abs())) - i64::from(FASTEST);
+                let node = &mut self.nodes[n];
+                node.clock.run_at(ppm(fault.span), self.now);
+                node.client_ppm = ppm(fault.arg);
+                // It wakes when its own clock says so.
+                self.feed(n, Input::Tick);
+            }
+            Kind::Stale => self.become_stale(n, until),
             Kind::Jump => {
                 self.nodes[n].clock.jump(u64::from(fault.span) * MS);
                 // The driver finds out when it next turns.
@@ -64,6 +76,7 @@ impl World<'_> {
                 (trouble.deposed, trouble.only) = (until, fault.arg > 0);
             }
             Kind::HoldAtElect
+            | Kind::HoldAtHandOver
             | Kind::RaiseAtElect
             | Kind::JumpAtElect
             | Kind::DeleteAtElect
@@ -72,6 +85,7 @@ impl World<'_> {
             }
             Kind::Snapshot => self.take_snapshot(),
             Kind::Restore => self.restore(),
+            Kind::LoseGeneration => self.lose_generation(election, fault.arg > 0),
             Kind::Hold
             | Kind::BadControl
             | Kind::BadGeneration
@@ -94,7 +108,7 @@ impl World<'_> {
         }
     }
 
-    fn trouble(&mut self, n: usize, kind: Kind, until: u64) {
+    fn trouble(&mut self, n: usize, Fault { kind, arg, .. }: Fault, until: u64) {
         let now = self.now;
         let node = &mut self.nodes[n];
         let trouble = &mut node.trouble;
@@ -106,8 +120,11 @@ impl World<'_> {
             _ => {
                 trouble.paused = trouble.paused.max(until);
                 let at = trouble.paused;
+                node.unreached = node.unreached.max(at);
                 if kind == Kind::Freeze && node.up {
-                    node.clock.frozen_since.get_or_insert(now);
+                    if node.clock.frozen_since.is_none() {
+                        (node.clock.frozen_since, node.clock.set_after) = (Some(now), arg);
+                    }
                     // The clients' clock stands still as well: no promise on it can be kept, and none is claimed to be.
                     for held in &mut node.held {
                         (held.promised, held.given_up) = (0, held.given_up + 1);
@@ -214,14 +231,14 @@ impl World<'_> {
         };
         let Some(i) = self.traps[election.0] else { return };
         let fault = self.plan.faults[i];
-        if at_elect == (fault.kind == Kind::DeleteAtHandOver) || self.calm {
+        if at_elect == matches!(fault.kind, Kind::DeleteAtHandOver | Kind::HoldAtHandOver) || self.calm {
             return;
         }
         self.traps[election.0] = None;
         self.trace(|| format!("sprung: {fault}"));
         let mut events = std::mem::take(&mut self.events);
         match fault.kind {
-            Kind::HoldAtElect => {
+            Kind::HoldAtElect | Kind::HoldAtHandOver => {
                 self.store.control(election, true, &mut events);
                 self.at(self.now + u64::from(fault.span) * MS, Due::Heal(i));
             }
@@ -261,6 +278,19 @@ impl World<'_> {
         }
     }
 
+    /// One election's generation goes back, and nothing else of etcd does. The same holds as of a restore.
+    fn lose_generation(&mut self, election: ElectionIndex, older: bool) {
+        if !self.all_know() || self.store.keys(election).generation.value().is_none() {
+            return;
+        }
+        let record = self.snapshot.as_ref().and_then(|old| old.keys(election).generation.value().cloned());
+        let mut events = std::mem::take(&mut self.events);
+        self.store.heal_generation(election, record.filter(|_| older), &mut events);
+        self.events = events;
+        self.lose_history(election);
+        self.announce();
+    }
+
     fn all_know(&self) -> bool {
         let knows = |e: ElectionIndex| self.nodes.iter().all(|node| node.knows(e) >= self.tokens.highest(e));
         self.elections().all(knows)
@@ -295,7 +325,7 @@ impl World<'_> {
                     }
                 }
             }
-            Kind::Hold | Kind::HoldAtElect => self.store.control(election, false, &mut events),
+            Kind::Hold | Kind::HoldAtElect | Kind::HoldAtHandOver => self.store.control(election, false, &mut events),
             Kind::BadControl => self.store.clear_control(election, &mut events),
             Kind::BadGeneration => self.heal_generation(election, fault.arg > 0),
             Kind::Foreign => self.store.delete_by_hand(election, &foreign(i), &mut events),
@@ -312,13 +342,14 @@ impl World<'_> {
         if self.store.keys(election).generation.value().is_none() {
             let record = Some(record).filter(|_| !delete);
             if delete {
-                self.lose_history();
+                self.lose_history(election);
             }
             self.store.heal_generation(election, record, &mut self.events);
         }
     }
 
     pub(super) fn start(&mut self, n: usize) {
+        self.wake_machine(n);
         self.nodes[n].start(self.plan, &self.timing, self.now);
         self.feed(n, Input::Tick);
     }
@@ -343,6 +374,7 @@ impl World<'_> {
         self.events = events;
         self.done_by_hand();
         for n in 0..self.nodes.len() {
+            self.catch_up(n);
             self.nodes[n].trouble = Trouble::default();
             // What waited for a paused process may be a command to go.
             self.feed(n, Input::Tick);

@@ -15,9 +15,11 @@ mod pinned;
 mod plan;
 mod run;
 mod shrink;
+mod stale;
 mod stats;
 mod text;
 mod trace;
+mod unaware;
 mod world;
 
 use std::ops::Range;

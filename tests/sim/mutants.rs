@@ -11,11 +11,15 @@ use crate::election::mutant::{Mutant, switch};
 const SEEDS: u64 = 1_000;
 const RESTORES: usize = 8_000;
 
+/// What takes a coincidence that so few seeds do not have: caught by the plan in `pinned` that names it, which is tried there.
+const PINNED: [Mutant; 1] = [Mutant::DoubtOfAnyMember];
+
 /// Goal: every rule that the safety argument rests on is checked here. Method: break it, and see.
 #[test]
 fn every_mutant_is_caught() {
     let mut missed = Vec::new();
-    for mutant in Mutant::ALL.into_iter().filter(|m| !CAUGHT_HERE.contains(m)) {
+    let here = |mutant: &Mutant| !PINNED.contains(mutant) && !CAUGHT_HERE.contains(mutant);
+    for mutant in Mutant::ALL.into_iter().filter(here) {
         let caught = switch::with(Some(mutant), || play_seeds(seeds(), &mut Stats::default()));
         match &caught {
             Some((seed, v)) => println!("{mutant:?}: {} at seed {seed}: {}", v.invariant, v.text),

@@ -33,11 +33,21 @@ pub(super) struct Node {
     pub(super) inbox: VecDeque<Input>,
     pub(super) remembered: HighWater,
     pub(super) clock: Clock,
+    /// How much faster than true time its clients' clocks run.
+    pub(super) client_ppm: i64,
     pub(super) shown: Shown,
     pub(super) ledgers: [Promises; ELECTIONS],
     pub(super) trouble: Trouble,
+    /// It was paused with its clocks, and nothing has told it so: since this moment of its boot clock.
+    pub(super) unaware: Option<Instant>,
+    /// When a request of it was last lost, slow or not sent, or will be: since then it reaches etcd.
+    pub(super) unreached: u64,
     /// What is watched of each election, by suffix; `None` where no stream is open.
     pub(super) watching: [Option<Vec<String>>; ELECTIONS],
+    /// The newest revision that its stale watch has, since when the edge knows that there is a newer one, and how many probes have
+    /// shown it to be behind.
+    pub(super) stale_at: i64,
+    pub(super) behind: Option<u32>,
     /// An event of the generation key is not delivered before the one ahead of it.
     pub(super) heard_at: u64,
     /// When the next tick is due, and when one is on the agenda.
@@ -84,10 +94,13 @@ pub(super) struct Trouble {
     pub(super) paused: u64,
     pub(super) cut: u64,
     pub(super) mute: u64,
+    pub(super) stale: u64,
     pub(super) deposed: u64,
     /// The deposed leader is all that the daemon reaches.
     pub(super) only: bool,
     pub(super) lagging: u64,
+    /// Which member that is, besides the usual ones: each time another one.
+    pub(super) other: u64,
     /// The lagging member has yet to answer its first write.
     pub(super) first_write: bool,
     pub(super) zombie: u64,
@@ -101,10 +114,14 @@ pub(super) struct Trouble {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     ppm: i64,
+    /// What it showed when it last changed its rate, and how long it had run by then, in true time.
     offset: u64,
-    /// How long the whole machine stood still with its clocks, in all; and since when it does.
+    ran: u64,
+    /// How long the whole machine stood still with its clocks, in all; since when it does; and how many ms after it wakes up its
+    /// wall clock will be set right, if at all.
     frozen: u64,
     pub(super) frozen_since: Option<u64>,
+    pub(super) set_after: u32,
     /// Wall clock minus boot clock, in ns: now; as the driver holds it against; as of the newest renewal that left.
     pub(super) wall: i64,
     pub(super) wall_held: i64,
@@ -115,18 +132,25 @@ impl Clock {
     fn new(plan: &Plan, n: usize) -> Self {
         let offset = (1 + mix(plan.seed, 4, n as u64, 0) % 1_000_000) * MS;
         let ppm = i64::from(plan.rates[n]);
-        Self { ppm, offset, frozen: 0, frozen_since: None, wall: 0, wall_held: 0, wall_sent: 0 }
+        Self { ppm, offset, ran: 0, frozen: 0, frozen_since: None, set_after: 0, wall: 0, wall_held: 0, wall_sent: 0 }
     }
 
     /// The boot clock at this true time.
     pub(super) fn at(&self, now: u64) -> Instant {
-        let run = (self.frozen_since.unwrap_or(now) - self.frozen).cast_signed();
+        let run = (self.frozen_since.unwrap_or(now) - self.frozen - self.ran).cast_signed();
         Instant::from_nanos(self.offset + (run + run * self.ppm / 1_000_000).cast_unsigned())
     }
 
     /// How much true time passes while the boot clock counts so much.
     pub(super) fn true_span(&self, span: u64) -> u64 {
-        (span.cast_signed() - span.cast_signed() * self.ppm / (1_000_000 + self.ppm)).cast_unsigned()
+        true_span(self.ppm, span)
+    }
+
+    /// From now on it runs at another rate.
+    pub(super) fn run_at(&mut self, ppm: i64, now: u64) {
+        self.offset = self.at(now).as_nanos();
+        self.ran = self.frozen_since.unwrap_or(now) - self.frozen;
+        self.ppm = ppm;
     }
 
     /// Somebody sets the wall clock.
@@ -134,13 +158,19 @@ impl Clock {
         self.wall += by.cast_signed();
     }
 
-    /// Ends a pause of the whole machine: only the wall clock shows it, once it was set right.
-    pub(super) fn thaw(&mut self, now: u64) {
-        if let Some(since) = self.frozen_since.take() {
-            self.frozen += now - since;
-            self.wall += (now - since).cast_signed();
-        }
+    /// Ends a pause of the whole machine. Returns how long it took, if there was one: no clock shows that, until somebody sets
+    /// the wall clock right.
+    pub(super) fn thaw(&mut self, now: u64) -> Option<u64> {
+        let paused = now - self.frozen_since.take()?;
+        // It counts one nanosecond of that, so that what was sent before can be told from what is sent after.
+        self.frozen += paused.saturating_sub(1);
+        Some(paused)
     }
+}
+
+/// How much true time passes while a clock of this rate counts so much.
+pub(super) fn true_span(ppm: i64, span: u64) -> u64 {
+    (span.cast_signed() - span.cast_signed() * ppm / (1_000_000 + ppm)).cast_unsigned()
 }
 
 impl Shown {
@@ -161,10 +191,15 @@ impl Node {
             inbox: VecDeque::new(),
             remembered: HighWater::default(),
             clock,
+            client_ppm: i64::from(plan.clients[n]),
             shown: Shown::new(),
             ledgers: [Promises::default(); ELECTIONS],
             trouble: Trouble::default(),
+            unaware: None,
+            unreached: 0,
             watching: [None, None],
+            stale_at: 0,
+            behind: None,
             heard_at: 0,
             wake_at: u64::MAX,
             wake_set: u64::MAX,
@@ -195,6 +230,7 @@ impl Node {
     /// The process dies. Its clients do not, and hold what they were promised.
     pub(super) fn die(&mut self) {
         self.up = false;
+        self.unaware = None;
         self.forget_connections();
         self.shown = Shown::new();
         self.stop_by = None;
@@ -205,12 +241,13 @@ impl Node {
         self.run += 1;
         self.inbox.clear();
         self.watching = [None, None];
+        self.behind = None;
         self.edge = Edge::new(ELECTIONS);
     }
 
     /// A new process on the same machine.
     pub(super) fn start(&mut self, plan: &Plan, timing: &Timing, now: u64) {
-        self.clock.thaw(now);
+        self.unaware = None;
         let clock = &mut self.clock;
         (clock.wall_held, clock.wall_sent) = (clock.wall, clock.wall);
         self.core = Core::new(settings(plan, timing, Some(self.remembered.clone())), self.clock.at(now));

@@ -43,12 +43,18 @@ macro_rules! kinds {
 kinds! {
     /// The process stands still; its clocks do not.
     Pause = "pause",
-    /// The machine stands still, and its clocks with it; the wall clock shows it afterwards.
+    /// The machine stands still, and its clocks with it. `arg` ms after it wakes up, its wall clock is set right; where that is
+    /// more than [`NEVER`], it is not, as on KVM.
     Freeze = "freeze",
     /// Nothing passes between the daemon and etcd.
     Cut = "cut",
     /// Its watches keep silent.
     Mute = "mute",
+    /// The member that serves its watches answers everything, and applies nothing: what happens is told when it is over.
+    Stale = "stale",
+    /// Its boot clock runs at another rate from now on, `span`, and its clients' clocks at another one, `arg`: in ppm, modulo what
+    /// the drift allows, from the slowest on.
+    Rate = "rate",
     /// Its wall clock jumps by `span`.
     Jump = "jump",
     /// It dies, and starts again after `span`; with `arg`, without what it remembered.
@@ -65,7 +71,7 @@ kinds! {
     EtcdLeader = "etcd-leader",
     /// The same, and the old one goes on answering the daemon's keep-alives for `span`; with `arg` it is all the daemon reaches.
     Deposed = "deposed",
-    /// The daemon's member caught up by a snapshot: its reads show the raft term before.
+    /// The daemon's member caught up by a snapshot: its reads show the raft term before. Each time it is another member.
     Lagging = "lagging",
     /// The election is paused by its control key for `span`.
     Hold = "hold",
@@ -79,6 +85,8 @@ kinds! {
     Raise = "raise",
     /// The next elect transaction finds that the election was paused the moment before it came, for `span`.
     HoldAtElect = "hold-at-elect",
+    /// The next hand-over that names somebody finds the same.
+    HoldAtHandOver = "hold-at-hand-over",
     /// The next elect transaction finds the generation raised the moment before it came.
     RaiseAtElect = "raise-at-elect",
     /// The next elect transaction is carried out, and the wall clock jumps by `span` and more before its answer comes.
@@ -97,6 +105,8 @@ kinds! {
     Snapshot = "snapshot",
     /// etcd is restored from the last snapshot.
     Restore = "restore",
+    /// Somebody deletes the generation key of one election; with `arg`, puts the record of the last snapshot there.
+    LoseGeneration = "lose-generation",
     /// `drain`, which holds what was led for `arg` ms at the most; after `span` it is undone.
     Undrain = "undrain",
     /// `drained`, late and of the leadership before.
@@ -105,10 +115,16 @@ kinds! {
     Elsewhere = "elsewhere",
 }
 
+/// Two clocks differ in rate by less than the drift bound of 1 %.
+pub(super) const FASTEST: i32 = 4_900;
+
 /// How many kinds each attack draws from, in the order above.
-const FAULTS: usize = 22;
-const OUT_OF_BAND: usize = 26;
-const RESTORES: usize = 28;
+const FAULTS: usize = 25;
+const OUT_OF_BAND: usize = 29;
+const RESTORES: usize = 32;
+
+/// A wall clock that would be set right later than this, in ms, is not set at all.
+pub(super) const NEVER: u32 = 250;
 
 /// Whoever leads at that moment.
 pub(super) const LEADER: u8 = u8::MAX;
@@ -156,6 +172,8 @@ pub(super) struct Plan {
     pub(super) storm: u32,
     /// How much faster than true time each daemon's clock runs, in ppm.
     pub(super) rates: Vec<i32>,
+    /// The same of the clocks of each daemon's clients.
+    pub(super) clients: Vec<i32>,
     pub(super) net: Net,
     /// In the order of their times.
     pub(super) faults: Vec<Fault>,
@@ -176,10 +194,11 @@ impl Plan {
         let elections = 1 + usize::from(rng.u8(..5) == 0);
         let ttl = [2_000, 2_000, 3_000, 5_000][rng.usize(..4)];
         let promise = rng.u32(200..1_000);
-        let grace = if rng.u8(..6) == 0 { rng.u32(1..1_000) } else { 0 };
+        let out_of_band = attack == Attack::OutOfBand;
+        let grace = if rng.u8(..6) < if out_of_band { 3 } else { 1 } { grace(&mut rng, ttl, promise) } else { 0 };
         let storm = ttl * rng.u32(5..8);
-        // Two clocks differ in rate by less than the drift bound of 1 %.
-        let rates = (0..daemons).map(|_| rng.i32(-4_900..4_900)).collect();
+        let mut rates = || (0..daemons).map(|_| rng.i32(-FASTEST..FASTEST)).collect();
+        let (rates, clients) = (rates(), rates());
         let mut net = if quiet || rng.u8(..5) == 0 { Net::default() } else { Net::any(&mut rng) };
         if attack == Attack::Restore {
             net.late = net.late.saturating_mul(3);
@@ -195,6 +214,7 @@ impl Plan {
             by_revision: rng.u8(..5) == 0,
             storm,
             rates,
+            clients,
             net,
             faults: Vec::new(),
         };
@@ -232,7 +252,18 @@ impl Plan {
             span: self.ttl + 1_000,
             arg: 0,
         };
-        (1..4).map(|i| fault(i, rng)).collect()
+        let ends: Vec<_> = (1..4).map(|i| fault(i, rng)).collect();
+        let mut faults = ends.clone();
+        for end in &ends {
+            if rng.u8(..3) > 0 {
+                continue;
+            }
+            // The watch of somebody goes stale before that, and stays so.
+            let node = rng.u8(..u8::try_from(self.daemons).unwrap_or(1));
+            let (at, span) = (end.at - rng.u32(1..self.ttl), pace + self.ttl);
+            faults.push(Fault { at, kind: Kind::Stale, node, span, ..*end });
+        }
+        faults
     }
 
     fn storm(&self, rng: &mut Rng) -> Vec<Fault> {
@@ -278,6 +309,18 @@ impl Plan {
                 arg: if rng.u8(..3) == 0 { rng.u32(1..500) } else { 0 },
             });
         }
+    }
+}
+
+/// A grace that the daemon would accept: the least of either kind, or any.
+fn grace(rng: &mut Rng, ttl: u32, promise: u32) -> u32 {
+    let for_promises = ((promise + ttl * 2 / 5) * 100).div_ceil(99);
+    let for_one_leader = (ttl * 100).div_ceil(99);
+    let least = for_promises.min(for_one_leader);
+    match rng.u8(..4) {
+        0 => least,
+        1 => for_one_leader,
+        _ => rng.u32(least..=ttl * 2),
     }
 }
 

@@ -68,6 +68,7 @@ impl Shrinker {
         self.try_with(|plan| plan.by_revision = false);
         self.try_with(|plan| plan.elections = 1);
         self.try_with(|plan| plan.rates.fill(0));
+        self.try_with(|plan| plan.clients.fill(0));
         while self.best.daemons > 1 && self.try_with(Plan::drop_daemon) {}
         let ended = u32::try_from(play(&self.best, false).ended).unwrap_or(u32::MAX);
         self.try_with(|plan| plan.storm = plan.storm.min(ended + 1));
@@ -95,6 +96,7 @@ impl Plan {
     fn drop_daemon(&mut self) {
         self.daemons -= 1;
         self.rates.pop();
+        self.clients.pop();
         let gone = u8::try_from(self.daemons).unwrap_or(LEADER);
         self.faults.retain(|fault| fault.node != gone);
     }

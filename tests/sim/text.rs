@@ -26,8 +26,10 @@ impl fmt::Display for Plan {
         writeln!(f, "ttl {}\npromise {}\ngrace {}", self.ttl, self.promise, self.grace)?;
         writeln!(f, "by-revision {}\nstorm {}", u8::from(self.by_revision), self.storm)?;
         writeln!(f, "net slow={slow} slow-ms={slow_ms} lost={lost} late={late} broken={broken} silent={silent}")?;
-        let rates: Vec<_> = self.rates.iter().map(ToString::to_string).collect();
-        writeln!(f, "rates {}", rates.join(" "))?;
+        for (word, rates) in [("rates", &self.rates), ("clients", &self.clients)] {
+            let rates: Vec<_> = rates.iter().map(ToString::to_string).collect();
+            writeln!(f, "{word} {}", rates.join(" "))?;
+        }
         self.faults.iter().try_for_each(|fault| writeln!(f, "{fault}"))
     }
 }
@@ -51,7 +53,7 @@ impl fmt::Display for Fault {
 impl Plan {
     /// Reads it back. Panics on what it did not write: only people's own edits can be wrong.
     pub(super) fn parse(text: &str) -> Self {
-        let mut plan = Self { rates: Vec::new(), faults: Vec::new(), ..Self::of(0) };
+        let mut plan = Self { rates: Vec::new(), clients: Vec::new(), faults: Vec::new(), ..Self::of(0) };
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             let number = || rest.parse::<u32>().unwrap_or_else(|_| panic!("no number: {line}"));
@@ -65,13 +67,20 @@ impl Plan {
                 "grace" => plan.grace = number(),
                 "by-revision" => plan.by_revision = number() == 1,
                 "storm" => plan.storm = number(),
-                "rates" => plan.rates = rest.split(' ').map(|r| r.parse().expect("a rate")).collect(),
+                "rates" => plan.rates = rates(rest),
+                "clients" => plan.clients = rates(rest),
                 "net" => plan.net = net(rest),
                 _ => plan.faults.push(fault(line)),
             }
         }
+        // Plans from before clients had clocks of their own.
+        plan.clients.resize(plan.daemons, 0);
         plan
     }
+}
+
+fn rates(text: &str) -> Vec<i32> {
+    text.split(' ').map(|rate| rate.parse().expect("a rate")).collect()
 }
 
 fn find<'a, T>(all: &'a [T], fits: impl Fn(&T) -> bool, line: &str) -> &'a T {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::invariants::{Violation, fenced_store, progress, tokens_grow};
 use super::network::{kind, mix};
 use super::node::{ELECTIONS, Node};
-use super::plan::{MS, Plan};
+use super::plan::{MS, NEVER, Plan};
 use super::stats::Stats;
+use super::unaware::Heard;
 use crate::clock::Instant;
 use crate::edge::{Request, nanos};
 use crate::election::event::{ElectionInput, Input, Output, SessionInput};
@@ -55,6 +56,11 @@ pub(super) enum Due {
     Ask,
     /// A write with a token reaches the fenced store.
     Write(fenced_store::Write),
+    /// Somebody sets the wall clock of a machine right, by so much.
+    SetClock(usize, u64),
+    /// A member that applied nothing does so again; a stream is probed.
+    CatchUp(usize),
+    Probe(usize, u32),
     /// The storm is over.
     Calm,
 }
@@ -78,6 +84,8 @@ pub(super) struct World<'a> {
     pub(super) snapshot: Option<Store>,
     /// How often etcd lost some of its history.
     pub(super) histories: u32,
+    /// Of which elections.
+    pub(super) lost: [bool; ELECTIONS],
     pub(super) nodes: Vec<Node>,
     /// What an operator does the moment before the next transaction of an election: the fault's number.
     pub(super) traps: [Option<usize>; ELECTIONS],
@@ -125,6 +133,7 @@ impl<'a> World<'a> {
             history: Vec::new(),
             snapshot: None,
             histories: 0,
+            lost: [false; ELECTIONS],
             nodes: (0..plan.daemons).map(|n| Node::new(plan, &timing, n)).collect(),
             traps: [None; ELECTIONS],
             tokens: tokens_grow::State::default(),
@@ -224,7 +233,29 @@ impl<'a> World<'a> {
                 self.at(self.now + ASK_EVERY, Due::Ask);
             }
             Due::Write(write) => self.write(write),
+            Due::SetClock(n, by) => {
+                self.nodes[n].clock.jump(by);
+                self.feed(n, Input::Tick);
+            }
+            Due::CatchUp(n) => self.catch_up(n),
+            Due::Probe(n, run) => self.probe(n, run),
             Due::Calm => self.become_calm(),
+        }
+    }
+
+    /// A machine that stood still goes on, and its wall clock is set right: at once, soon, or never.
+    pub(super) fn wake_machine(&mut self, n: usize) {
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        let Some(paused) = node.clock.thaw(now) else { return };
+        match node.clock.set_after {
+            0 => node.clock.jump(paused),
+            after => {
+                self.at_a_loss(n);
+                if after <= NEVER {
+                    self.at(now + u64::from(after) * MS, Due::SetClock(n, paused));
+                }
+            }
         }
     }
 
@@ -262,7 +293,7 @@ impl<'a> World<'a> {
     }
 
     fn turn_with(&mut self, n: usize, mut next: Option<Input>) {
-        self.nodes[n].clock.thaw(self.now);
+        self.wake_machine(n);
         let now = self.nodes[n].clock.at(self.now);
         let max_jump = self.max_jump();
         while let Some(input) = next {
@@ -292,17 +323,21 @@ impl<'a> World<'a> {
         let (mut next, mut sealed) = (Some(input), VecDeque::new());
         while let Some(input) = next {
             self.trace(|| format!("n{n} <- {input:?}"));
+            self.is_it_behind(n, &input);
             let node = &mut self.nodes[n];
             node.edge.note(&input);
             let deadline = |node: &Node| node.core.session().map(|s| s.guard.deadline());
             let guard = deadline(node);
             let ending = self.leads_on(n, &input);
+            let heard = Heard::of(&input);
             let node = &mut self.nodes[n];
             let jitter = Jitter(mix(self.plan.seed, 7, n as u64, self.stats.events));
             node.core.handle(now, jitter, input);
-            if deadline(node) > guard {
+            let grew = deadline(node) > guard;
+            if grew {
                 node.clock.wall_held = node.clock.wall_sent;
             }
+            self.comes_to_know(n, &heard, grew);
             while let Some(output) = self.nodes[n].core.poll_output() {
                 sealed.extend(self.carry_out(n, now, output));
             }
@@ -321,6 +356,10 @@ impl<'a> World<'a> {
         self.trace(|| format!("n{n} -> {output:?}"));
         match output {
             Output::Publish | Output::Reply { .. } => {}
+            Output::ElectionRewound(election, ..) => {
+                self.stats.rewinds += 1;
+                self.says_rewound(n, Some(election));
+            }
             Output::Transition(transition) => {
                 self.transition(n, &transition);
                 self.ask(n);
@@ -337,6 +376,7 @@ impl<'a> World<'a> {
             Output::Remember(mark) => self.nodes[n].remembered = mark,
             Output::Rewound { again, .. } => {
                 self.stats.rewinds += 1;
+                self.says_rewound(n, None);
                 self.stats.divided += u64::from(again);
                 self.nodes[n].forget_connections();
             }

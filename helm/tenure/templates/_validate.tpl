@@ -57,8 +57,13 @@
 {{- else if gt (mul 1000 $promise) $micros -}}
 {{- $bad = append $bad (printf "session.promise: at most ttl x (1 - drift) - slack: %dms" (div $micros 1000)) -}}
 {{- end -}}
-{{- if gt (include "tenure.millis" $v.session.vacancyGrace | int64) $ttl -}}
-{{- $bad = append $bad "session.vacancyGrace: at most session.ttl" -}}
+{{- /* A grace that keeps promises, or one leader as well; on a clock that may run fast by the drift. */}}
+{{- $grace := include "tenure.millis" $v.session.vacancyGrace | int64 -}}
+{{- $rate := sub 1000000 $ppm -}}
+{{- $forPromises := div (add (mul 1000000 (add $promise (div (mul 2 $ttl) 5))) (sub $rate 1)) $rate -}}
+{{- $forOneLeader := div (add (mul 1000000 $ttl) (sub $rate 1)) $rate -}}
+{{- if and $grace (or (lt $grace (min $forPromises $forOneLeader)) (gt $grace (mul 2 $ttl))) -}}
+{{- $bad = append $bad (printf "session.vacancyGrace: 0s, or from %dms to %dms: it keeps promises from (promise + 2/5 ttl) / (1 - drift) on, and one leader as well from ttl / (1 - drift) on" (min $forPromises $forOneLeader) (mul 2 $ttl)) -}}
 {{- end -}}
 {{- if gt (include "tenure.millis" $v.session.drainTimeout | int64) 86400000 -}}
 {{- $bad = append $bad "session.drainTimeout: at most 24h" -}}

@@ -45,7 +45,7 @@ async fn every_read_that_asks_for_a_lease_gets_it() {
     assert_eq!((view.own.as_ref(), view.queue[0].lease), (Some(&a.key), a.lease.0));
     let stale = ElectTxn { generation_modified: Revision(1), ..elect_txn(a.lease, &a.key, &view, 1) };
     let refused = elect(&a.edge, &stale, stamp()).await;
-    assert!(matches!(&refused, ElectOutcome::Refused { view } if view.own.as_ref() == Some(&a.key)), "{refused:?}");
+    assert!(matches!(&refused, ElectOutcome::Refused { view, .. } if view.own.as_ref() == Some(&a.key)), "{refused:?}");
     let felt = a.edge.feel(E, ROUND, std::slice::from_ref(&a.key.suffix)).await;
     assert!(
         matches!(&felt, Input::Election(E, ElectionInput::Felt { pulse, .. }) if pulse.keys[0] == a.key),

@@ -177,7 +177,7 @@ impl Liar {
             Output::Elect { txn, .. } => {
                 let key = CandidateKey::of(txn.lease, txn.created);
                 let outcome = match self.pick(Site::Elect, 4) {
-                    0 => ElectOutcome::Refused { view: self.view(now, Some(txn.lease)) },
+                    0 => ElectOutcome::Refused { view: self.view(now, Some(txn.lease)), logged: self.chance(2) },
                     1 => ElectOutcome::Failed,
                     2 => ElectOutcome::Unknown,
                     _ => {

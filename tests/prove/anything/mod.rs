@@ -93,7 +93,7 @@ fn kind_of(output: &Output) -> Option<Kind> {
         Output::Raise { .. } => Kind::Raise,
         Output::Watch { .. } => Kind::Watch,
         Output::Transition(_) => Kind::Transition,
-        Output::Rewound { .. } => Kind::Rewound,
+        Output::Rewound { .. } | Output::ElectionRewound(..) => Kind::Rewound,
         Output::Publish
         | Output::SealPromises(_)
         | Output::Remember(_)

@@ -45,7 +45,7 @@ impl World<'_> {
         let highest = self.fenced.highest[election.0];
         let accepted = token >= highest;
         self.trace(|| format!("n{n}'s client writes with {token}: {}", if accepted { "accepted" } else { "refused" }));
-        let holds = until > self.now && self.nodes[n].held[election.0].given_up == given_up && self.promises_hold();
+        let holds = until > self.now && self.nodes[n].held[election.0].given_up == given_up && self.promises_hold(n);
         self.stats.within += u64::from(holds);
         if !accepted {
             self.stats.refused += 1;

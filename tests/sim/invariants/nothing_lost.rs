@@ -1,5 +1,5 @@
 //! Invariant 6: every generation has its history record; every role change of a daemon is reported, once and in order, and
-//! says what readers see.
+//! says what readers see. And nobody speaks of a rewind where no history was lost: one election's generation is its own affair.
 //!
 //! Holds under every attack. A restore takes history records back along with their generations.
 
@@ -32,6 +32,17 @@ impl World<'_> {
         }
         if from == Role::Leader && shown == (from, old_generation) {
             self.fail(NAME, || format!("n{n} reports {reason:?} while readers still see it lead"));
+        }
+    }
+
+    /// A daemon says that history went backwards: of one election, or of all.
+    pub(in crate::sim) fn says_rewound(&mut self, n: usize, election: Option<ElectionIndex>) {
+        let lost = match election {
+            Some(election) => self.lost[election.0],
+            None => self.elections().all(|election| self.lost[election.0]),
+        };
+        if !lost {
+            self.fail(NAME, || format!("n{n} speaks of a rewind of {election:?}, and nothing of that was lost"));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The promise rule: nobody leads within another daemon's promise, and none is given after the ledger was sealed.
 //!
-//! The first holds where invariant 1 does: out of band "ends a leadership before its guard and its promises". The second always.
+//! The first holds where invariant 1 does: out of band "ends a leadership before its guard and its promises", unless
+//! `vacancy_grace` is large enough: for one leader, or for promises of a leader that reaches etcd. The second always.
 
 use crate::election::ids::ElectionIndex;
 use crate::sim::plan::Attack;
@@ -9,8 +10,12 @@ use crate::sim::world::World;
 const NAME: &str = "promises";
 
 impl World<'_> {
-    pub(in crate::sim) fn promises_hold(&self) -> bool {
+    /// Whether the promises of daemon `n` hold.
+    pub(in crate::sim) fn promises_hold(&self, n: usize) -> bool {
+        let (timing, ttl) = (&self.timing, self.timing.ttl());
         self.plan.attack != Attack::OutOfBand
+            || timing.grace_keeps_one_leader(ttl)
+            || (timing.grace_keeps_promises(ttl) && self.reaches_etcd(n))
     }
 
     /// A daemon has just given a promise.
@@ -29,7 +34,8 @@ impl World<'_> {
         self.begins_with_a_guard(n, election);
         self.leads_with(n, election, token);
         self.recovered_in_time(election);
-        if let Some(other) = self.bound_by(election, n).filter(|_| self.promises_hold()) {
+        let other = self.bound_by(election, n).filter(|other| self.promises_hold(*other));
+        if let Some(other) = other.filter(|_| self.nodes[n].unaware.is_none()) {
             self.fail(NAME, || format!("n{n} leads with {token} within a promise of n{other}"));
         }
     }

@@ -122,7 +122,8 @@ impl World<'_> {
             self.fail(NAME, || format!("n{n} leads with {token}, which names {holder:?}"));
         }
         let last = std::mem::replace(&mut self.tokens.last_led[election.0], token);
-        if token < last && matches!(self.plan.attack, Attack::Quiet | Attack::Faults) {
+        let aware = self.nodes[n].unaware.is_none();
+        if token < last && aware && matches!(self.plan.attack, Attack::Quiet | Attack::Faults) {
             self.fail(NAME, || format!("n{n} leads with {token} after {last}"));
         }
     }

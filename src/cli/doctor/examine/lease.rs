@@ -7,7 +7,7 @@ use super::super::{Findings, Member};
 use super::{Level, Remarks, listing, millis};
 use crate::config::{Config, duration_text};
 use crate::etcd::{Kind, Origin, Round, Step};
-use crate::timing::{EXPIRY_OVERSHOOT, Timing};
+use crate::timing::EXPIRY_OVERSHOOT;
 
 /// Writes this much slower than reads, and this slow, are the disk's doing: a read needs none.
 const DISK_FACTOR: u32 = 5;
@@ -215,24 +215,23 @@ fn judged(what: &str, took: &mut [(Duration, &String)], limit: Duration, remarks
 
 /// The setting that keeps promises where etcd ends leases early, if it is not set; in the words after a remedy.
 pub(super) fn grace(findings: &Findings, config: &Config) -> String {
+    let timing = &config.timing;
     let rounds = findings.members.iter().filter_map(|m| m.round.as_ref());
-    let granted = rounds.filter_map(|r| r.granted).max().unwrap_or(config.timing.ttl());
-    let (promise, leader) = keeps(&config.timing, granted);
-    if config.timing.vacancy_grace() >= promise {
+    let granted = rounds.filter_map(|r| r.granted).max().unwrap_or(timing.ttl());
+    if timing.grace_keeps_promises(granted) {
         return String::new();
     }
-    let [promise, leader] = [promise, leader].map(duration_text);
-    format!(
-        "; until then session.vacancy_grace: {promise} keeps promises while the old leader reaches etcd, and {leader} keeps them whatever it reaches, at that much slower crash fail-over"
-    )
-}
-
-/// From which grace on promises are kept while the old leader reaches etcd, and from which on whatever it reaches.
-fn keeps(timing: &Timing, granted: Duration) -> (Duration, Duration) {
-    let slowed = |d: Duration| {
-        let micros = d.as_micros() * 1_000_000 / u128::from(1_000_000 - timing.spec().drift_ppm.min(999_999));
-        // In tenths of a second, upwards.
-        Duration::from_millis(u64::try_from(micros.div_ceil(100_000)).unwrap_or(u64::MAX).saturating_mul(100))
+    let (promises, one_leader) = (timing.grace_for_promises(granted), timing.grace_for_one_leader(granted));
+    let partly = if promises < one_leader {
+        format!(
+            "session.vacancy_grace: {} keeps promises while the old leader reaches etcd, and ",
+            duration_text(promises)
+        )
+    } else {
+        "session.vacancy_grace: ".to_owned()
     };
-    (slowed(timing.promise() + granted * 2 / 5), slowed(granted))
+    let wholly = duration_text(one_leader);
+    format!(
+        "; until then {partly}{wholly} keeps them and one leader, whatever it reaches, at that much slower crash fail-over"
+    )
 }

@@ -180,7 +180,7 @@ impl<'a> World<'a> {
             matches!(input, Input::Election(_, ElectionInput::ElectAnswered { outcome: ElectOutcome::Won { .. }, .. }));
         self.core.handle(self.now, Jitter(self.now.as_nanos().rotate_right(20)), input.clone());
         let outputs: Vec<_> = std::iter::from_fn(|| self.core.poll_output()).collect();
-        if !outputs.iter().any(|output| matches!(output, Output::Rewound { .. })) {
+        if !outputs.iter().any(|output| matches!(output, Output::Rewound { .. } | Output::ElectionRewound(..))) {
             self.note(input);
         }
         let published = outputs.iter().rposition(|output| *output == Output::Publish);
@@ -212,7 +212,7 @@ impl<'a> World<'a> {
 
     fn judge(&mut self, output: Output, won: bool) {
         match output {
-            Output::Publish | Output::Watch { .. } | Output::Remember(_) => {}
+            Output::Publish | Output::Watch { .. } | Output::Remember(_) | Output::ElectionRewound(..) => {}
             Output::Transition(transition) => self.judge_transition(&transition, won),
             Output::SealPromises(e) => self.known[e.0].promised = Some(Instant::from_nanos(u64::MAX)),
             // No answer to an earlier request may follow.
@@ -282,7 +282,7 @@ impl<'a> World<'a> {
         let known = &mut self.known[e.0];
         match input {
             ElectionInput::Looked { view, .. }
-            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view }, .. } => {
+            | ElectionInput::ElectAnswered { outcome: ElectOutcome::Refused { view, .. }, .. } => {
                 known.generation(&view.generation);
                 known.control(&view.control);
                 known.queue(&view.queue);

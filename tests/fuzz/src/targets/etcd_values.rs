@@ -75,7 +75,7 @@ fn is_generation(fields: &Map<String, Value>) -> bool {
     let text = |name: &str| fields.get(name).is_some_and(Value::is_string);
     let number = |name: &str| fields.get(name).and_then(Value::as_u64);
     number("generation").is_some_and(|generation| generation <= Generation::MAX.0)
-        && number("term").is_some()
+        && number("term").is_some_and(|term| term <= Generation::MAX.0)
         && fields.get("holder").is_some_and(|holder| holder.is_string() || holder.is_null())
         && fields.get("created").is_some_and(Value::is_i64)
         && ["url", "key", "cause", "elected_at", "hlc"].into_iter().all(text)

@@ -122,7 +122,10 @@ impl<'a> Etcd<'a> {
         Ok(match self.input.int_in_range(0..=7)? {
             0 => ElectOutcome::Failed,
             1 => ElectOutcome::Unknown,
-            2 | 3 => ElectOutcome::Refused { view: self.view(core, election, header, true)? },
+            2 | 3 => ElectOutcome::Refused {
+                view: self.view(core, election, header, true)?,
+                logged: self.input.arbitrary()?,
+            },
             _ if failed => ElectOutcome::Unknown,
             _ => {
                 self.generation = txn.generation.0;
