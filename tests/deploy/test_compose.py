@@ -64,7 +64,8 @@ def test_its_processes_elect_a_leader_and_another_when_that_one_dies(tmp_path, s
         # The container's own health check, on the socket where this test has it.
         check = SERVICES[name]["healthcheck"]["test"]
         assert check[:2] == ["CMD", "/tenure"]
-        run(tenure(), *check[2:], "--control", socket)
+        # A follower of the first leader is ready as soon as it has been in the queue.
+        eventually(f"{name} is well", lambda c=check, s=socket: run(tenure(), *c[2:], "--control", s))
     stack.candidates[first][0].signal(signal.SIGKILL)
     stack.candidates[first][0].wait()
     second = eventually("another leads", stack.leader)

@@ -55,7 +55,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_a_command_exists_with_its_flags(command):
     subcommands, flags = [], []
-    for word in shlex.split(command)[1:]:
+    for word in shlex.split(command, comments=True)[1:]:
         if word.startswith("-"):
             flags.append(word)
         elif not flags and not re.search(r"[\d./:]", word):

@@ -173,7 +173,7 @@ def test_the_etcd_to_try_with_is_the_one_that_the_chart_asks(machine):
     name, port = deployment["metadata"]["name"], container["ports"][0]["containerPort"]
     assert the("kubectl expose").split() == ["kubectl", "expose", "deployment", name]
     assert f"etcd.endpoints={{http://{name}:{port}}}" in the("helm install tenure helm/tenure")
-    pinned = re.search(r"server/v3 (v\S+)", (ROOT / "dev/etcd-3.6/go.mod").read_text())[1]
+    pinned = re.search(r"server/v3 (v\S+)", (ROOT / "dev/etcd-3.7/go.mod").read_text())[1]
     assert container["image"].endswith(f":{pinned}")
     assert container["command"][0] == "/usr/local/bin/etcd", "the image's only etcd"
     machine.start(shlex.join(["etcd", *container["command"][1:]]), cwd="/tmp")

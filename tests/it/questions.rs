@@ -30,7 +30,8 @@ async fn send(to: &str, path: &str) -> Option<TcpStream> {
 }
 
 /// Goal: neither their number nor a silent etcd costs memory, a probe or a leadership.
-/// Method: 900 a second that are sent and abandoned, for longer than any answer takes; a probe ten times a second.
+/// Method: 300 a second that are sent and abandoned, for longer than any answer takes; a probe ten times a second, which may
+/// fail once, but not twice in a row: a kubelet acts on failures in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_questions_at_a_silent_etcd_costs_no_memory_no_probe_and_no_leadership() {
     let etcd = Etcd::start().await;
@@ -44,20 +45,20 @@ async fn a_flood_of_questions_at_a_silent_etcd_costs_no_memory_no_probe_and_no_l
         let flood = {
             let to = to.clone();
             tokio::spawn(async move {
-                let mut pace = interval(Duration::from_millis(10));
-                for _ in 0..400 {
+                let mut pace = interval(Duration::from_millis(30));
+                for _ in 0..200 {
                     pace.tick().await;
                     join_all((0..9).map(|n| send(&to, paths[n % 2]))).await;
                 }
             })
         };
-        let mut most = 0;
+        let (mut most, mut failed_in_a_row) = (0, 0);
         let mut pace = interval(Duration::from_millis(100));
         while !flood.is_finished() {
             pace.tick().await;
-            // Answered is what counts: how soon depends on what else the machine does.
-            let probe = timeout(Duration::from_secs(9), daemon.probe("/livez")).await;
-            assert_eq!(probe, Ok(Some(200)), "after {most} KiB more");
+            let probe = timeout(Duration::from_secs(3), daemon.probe("/livez")).await;
+            failed_in_a_row = if probe == Ok(Some(200)) { 0 } else { failed_in_a_row + 1 };
+            assert!(failed_in_a_row < 2, "{probe:?} after {most} KiB more");
             most = most.max(resident_kib(&daemon).saturating_sub(before));
         }
         flood.await.expect("no panic");

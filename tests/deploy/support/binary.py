@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from .net import request
-from .tools import tenure
+from .tools import run, tenure, tool
 from .waiting import eventually
 
 # What the kubelet would say of a pod.
@@ -140,8 +140,25 @@ def played(c: dict, spec: dict, objects: list[dict], directory: Path) -> tuple[l
     secrets = (_files(yaml.safe_load(file.read_text())) if file.exists() else []) + [v for k, v in env.items() if k.endswith("_FILE")]
     for path in (Path(s) for s in secrets if s.startswith(str(directory))):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("secret")
+        path.write_text(_secret(path.name))
     return args, env
+
+
+@functools.cache
+def _pair() -> tuple[str, str]:
+    """A certificate and its key: the binary looks into files of TLS."""
+    with tempfile.TemporaryDirectory(prefix="tenure-pair-") as directory:
+        made = [str(Path(directory) / name) for name in ("cert", "key")]
+        run(tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj", "/CN=a", "-out", made[0], "-keyout", made[1])
+        return Path(made[0]).read_text(), Path(made[1]).read_text()
+
+
+def _secret(name: str) -> str:
+    """What a file of a Secret holds, going by its name."""
+    if not name.endswith((".pem", ".crt", ".key")):
+        return "secret"
+    certificate, key = _pair()
+    return key if "key" in name else certificate
 
 
 def _config(args: list[str], env: dict[str, str], directory: Path) -> Path:
