@@ -266,7 +266,8 @@ impl Member {
     /// The name of its newest raft snapshot, which begins with the term and the index of what is in it.
     fn newest_snapshot(&self) -> Option<String> {
         let files = fs::read_dir(self.data().join("member/snap")).ok()?;
-        files.filter_map(|file| file.ok()?.file_name().into_string().ok()).filter(|name| name.ends_with(".snap")).max()
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        names.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "snap")).max()
     }
 
     fn wipe(&self) -> Done {
