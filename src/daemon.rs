@@ -119,20 +119,15 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     let metrics = Metrics::new(VERSION, REVISION, &names, &config.etcd.endpoints, config.timing.ttl());
     metrics.etcd_methods(etcd::METHODS);
     let web = Web::start(&config)?;
-    let etcd = Etcd::new(
-        &config.etcd,
-        identity(&config, &web.addresses),
-        &config.timing,
-        Arc::new(Counted(metrics.clone())),
-        entropy(),
-    )?;
-    let about = about(&config);
+    let identity = identity(&config, &web.addresses);
+    let about = about(&config, identity.url.clone());
+    let etcd = Etcd::new(&config.etcd, identity, &config.timing, Arc::new(Counted(metrics.clone())), entropy())?;
     introduce(&config, &web.addresses);
     let candidacies = candidacies(&config);
     let heartbeat = Heartbeat::default();
     heartbeat.beat(clock::now());
     let (control, requests) = Control::new(audit.trail(), heartbeat.clone());
-    let (publisher, reader) = snapshot::channel(first_snapshot(&config), config.timing.clone());
+    let (publisher, reader) = snapshot::channel(first_snapshot(&config), config.timing.clone(), etcd.health());
     let core = core(&config, remembered, &etcd);
     let memory = config.state_dir.map(|dir| Memory::start(dir, names.clone())).transpose().map_err(Error::System)?;
     if let Some(path) = &options.ready_file {
@@ -141,6 +136,7 @@ fn try_run(config: Config, options: &Options) -> Result<(), Error> {
     #[cfg(feature = "kubernetes")]
     let routing = routing(config.kubernetes, &config.etcd.prefix, &reader, &metrics)?;
     runtime.spawn(etcd.clone().call_the_roll());
+    runtime.spawn(etcd.clone().look_for_namesakes());
     let (rights, find_out) = Rights::find_out(etcd.clone(), candidacies);
     runtime.spawn(find_out);
     runtime.spawn(supervisor::accompany(reader.clone(), heartbeat.clone(), about.stall_limit));
@@ -204,8 +200,9 @@ fn address(listener: &Listen) -> String {
     }
 }
 
-fn about(config: &Config) -> About {
+fn about(config: &Config, url: String) -> About {
     About {
+        url,
         version: VERSION,
         revision: REVISION,
         strict_ready: config.readiness_strict,

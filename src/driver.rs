@@ -4,6 +4,7 @@
 //! before anything that follows from it.
 
 mod draining;
+mod losses;
 mod questions;
 mod requests;
 mod store;
@@ -313,7 +314,7 @@ impl Driver {
         let Transition { election, from, to, old_generation, new_generation, reason } = *transition;
         let note = &mut self.notes[election.0];
         let detail = match (to, self.parts.core.standing(election).leader) {
-            (Role::Follower | Role::Candidate, Some((record, holder))) if holder.id != self.parts.id => {
+            (Role::Follower | Role::Candidate, Some((record, holder))) if !note.is_ours(&holder.key) => {
                 format!("{} leads with {}", holder.id, record.generation)
             }
             _ => String::new(),
@@ -344,6 +345,7 @@ impl Driver {
             transition: transition.clone(),
             detail,
         });
+        self.note_loss(transition, now);
     }
 
     fn trim(&mut self, election: ElectionIndex) {
@@ -378,6 +380,7 @@ impl Driver {
         let standing = self.parts.core.standing(election);
         let note = &mut self.notes[election.0];
         note.join(standing.role);
+        note.note_key(standing.key);
         let shown = self.parts.publisher.shown(election);
         if shown.is_some_and(|(role, own)| (role, own) != (standing.role, standing.own)) {
             (note.since, note.hlc) = (wall, self.hlc.tick(wall));

@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod driver;
 pub mod election;
 pub mod etcd;
+pub mod health;
 pub mod http;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;

@@ -102,7 +102,7 @@ impl Metrics {
     pub fn published(&self, snapshot: &Snapshot, now: Instant) {
         let mut presence = self.0.presence.lock().unwrap_or_else(PoisonError::into_inner);
         for ((view, presence), name) in snapshot.elections.iter().zip(presence.iter_mut()).zip(&self.0.elections) {
-            let seen = presence.see(&snapshot.id, view, now);
+            let seen = presence.see(view, now);
             self.leaderless(name, seen.leaderless);
             if seen.changed {
                 self.0.families.leader_changes.with_label_values(&[name.as_str()]).inc();

@@ -13,6 +13,7 @@ use crate::election::guard::Guard;
 use crate::election::ids::{ElectionIndex, ElectionName, Generation, LeaseId, Revision};
 use crate::election::promise::Promises;
 use crate::election::role::{Reason, Role};
+use crate::health::{Health, Report};
 use crate::timing::Timing;
 
 /// The state of the whole daemon at one moment.
@@ -48,6 +49,7 @@ pub struct SessionView {
 }
 
 /// One election as readers see it.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own for readers, not a state")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElectionView {
     /// Its name.
@@ -62,6 +64,8 @@ pub struct ElectionView {
     pub term: u64,
     /// Who leads, as far as etcd told.
     pub leader: Option<LeaderView>,
+    /// Whether that is this very daemon, by its key: another one may use the same id, and etcd may name a key that is gone.
+    pub ours: bool,
     /// Whether a client that is not Tenure leads the same recipe.
     pub foreign: bool,
     /// Whether new elections are paused.
@@ -110,6 +114,7 @@ impl ElectionView {
             observed: Generation(0),
             term: 0,
             leader: None,
+            ours: false,
             foreign: false,
             paused: false,
             leaving: false,
@@ -189,16 +194,17 @@ pub struct Publisher {
 #[derive(Clone, Debug)]
 pub struct Reader {
     receiver: watch::Receiver<Arc<Snapshot>>,
+    health: Health,
     ledgers: Ledgers,
     timing: Timing,
 }
 
-/// Makes the pair. `timing` says how long a promise lasts.
+/// Makes the pair. `timing` says how long a promise lasts; `health` is how etcd answers.
 #[must_use]
-pub fn channel(first: Snapshot, timing: Timing) -> (Publisher, Reader) {
+pub fn channel(first: Snapshot, timing: Timing, health: Health) -> (Publisher, Reader) {
     let ledgers: Ledgers = first.elections.iter().map(|_| Mutex::default()).collect();
     let (sender, receiver) = watch::channel(Arc::new(first));
-    let reader = Reader { receiver, ledgers: Arc::clone(&ledgers), timing };
+    let reader = Reader { receiver, health, ledgers: Arc::clone(&ledgers), timing };
     (Publisher { sender, ledgers }, reader)
 }
 
@@ -237,6 +243,12 @@ impl Reader {
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         Arc::clone(&self.receiver.borrow())
+    }
+
+    /// How etcd answers, as of now: newer than the snapshot, which changes for other reasons.
+    #[must_use]
+    pub fn etcd(&self) -> Report {
+        self.health.report()
     }
 
     /// Waits until the snapshot is replaced; for ever once the publisher is gone.
@@ -286,7 +298,7 @@ mod tests {
             max_jump: Duration::from_millis(250),
             etcd_seen: None,
         };
-        let (publisher, reader) = channel(first.clone(), Timing::default());
+        let (publisher, reader) = channel(first.clone(), Timing::default(), Health::new(&[], Instant::default()));
         let mut expected = [start.0; 2];
         let mut publish = |snapshot: &Snapshot, more: [u64; 2]| {
             publisher.publish(snapshot.clone());

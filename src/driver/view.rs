@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::losses::Losses;
 use crate::clock::{Hlc, Instant, Wall};
 use crate::election::Standing;
-use crate::election::ids::{ElectionIndex, ElectionName, Generation};
+use crate::election::ids::{CandidateKey, ElectionIndex, ElectionName, Generation};
 use crate::election::role::Role;
 use crate::snapshot::{ElectionView, LeaderView};
 
@@ -21,11 +22,39 @@ pub(super) struct Note {
     /// When we stopped acting, until the hand-over has committed.
     pub left: Option<Instant>,
     pub trimmed: bool,
+    /// The newest keys of ours, the last one first. etcd may name one that is gone.
+    keys: Vec<CandidateKey>,
+    pub losses: Losses,
 }
 
+/// Keys of ours that are remembered.
+const KEYS: usize = 4;
 impl Note {
-    pub(super) const fn new(since: Wall, hlc: Hlc) -> Self {
-        Self { since, hlc, last_update: None, joined: false, vacant: None, left: None, trimmed: false }
+    pub(super) fn new(since: Wall, hlc: Hlc) -> Self {
+        Self {
+            since,
+            hlc,
+            last_update: None,
+            joined: false,
+            vacant: None,
+            left: None,
+            trimmed: false,
+            keys: Vec::new(),
+            losses: Losses::default(),
+        }
+    }
+
+    /// Takes note of the key that is ours now.
+    pub(super) fn note_key(&mut self, key: Option<&CandidateKey>) {
+        if let Some(key) = key.filter(|key| self.keys.first() != Some(key)) {
+            self.keys.insert(0, key.clone());
+            self.keys.truncate(KEYS);
+        }
+    }
+
+    /// Whether a key is ours, or was.
+    pub(super) fn is_ours(&self, key: &CandidateKey) -> bool {
+        self.keys.contains(key)
     }
 
     pub(super) fn join(&mut self, role: Role) {
@@ -71,6 +100,7 @@ pub(super) fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note)
             generation: record.generation,
             elected_at: record.elected_at,
         }),
+        ours: standing.leader.is_some_and(|(_, holder)| note.is_ours(&holder.key)),
         foreign: standing.foreign,
         paused: standing.paused,
         leaving: standing.leaving,

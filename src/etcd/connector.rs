@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -15,6 +14,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tonic::codegen::http::Uri;
 use tower_service::Service;
+
+use super::dial::Dial;
 
 /// gRPC is HTTP/2, and a server that does not choose it by ALPN speaks something else.
 pub(super) const ALPN: &[u8] = b"h2";
@@ -28,32 +29,24 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Makes connections.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    dial: Dial,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     handshake: Duration,
 }
 
 impl Connector {
-    /// `limit` is that of TCP, for all addresses of a name together, and once more that of the handshake of TLS.
-    pub(super) fn new(tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(limit));
+    /// `limit` is that of the handshake of TLS; `dial` has one of its own.
+    pub(super) fn new(dial: Dial, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>, limit: Duration) -> Self {
         let tls = tls.map(|(config, name)| (TlsConnector::from(config), name));
-        Self { tcp, tls, handshake: limit }
+        Self { dial, tls, handshake: limit }
     }
-}
 
-impl Connector {
     /// Connects, and returns which certificates were shown; none without TLS.
-    pub(super) async fn certificates(mut self, url: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
-        let uri: Uri = url.parse()?;
-        let (tls, limit) = (self.tls.clone(), self.handshake);
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
-        let tcp = self.tcp.call(uri).await.map_err(|e| with_causes(&e))?.into_inner();
-        let Some((connector, name)) = tls else { return Ok(Vec::new()) };
-        let stream = timeout(limit, connector.connect(name, tcp)).await.map_err(|_| "TLS handshake timeout")??;
+    pub(super) async fn certificates(self, url: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
+        let tcp = self.dial.connect(&url.parse()?).await?;
+        let Some((connector, name)) = self.tls else { return Ok(Vec::new()) };
+        let stream =
+            timeout(self.handshake, connector.connect(name, tcp)).await.map_err(|_| "TLS handshake timeout")??;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         Ok(shown.iter().map(|cert| cert.clone().into_owned()).collect())
     }
@@ -64,29 +57,20 @@ impl Service<Uri> for Connector {
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.tcp.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, tls, limit) = (self.tcp.call(uri), self.tls.clone(), self.handshake);
+        let (dial, tls, limit) = (self.dial.clone(), self.tls.clone(), self.handshake);
         Box::pin(async move {
-            let tcp = connecting.await?.into_inner();
+            let tcp = dial.connect(&uri).await?;
             let Some((connector, name)) = tls else { return Ok(TokioIo::new(Box::new(tcp) as Box<dyn Stream>)) };
             let stream = timeout(limit, connector.connect(name, tcp)).await.map_err(|_| "TLS handshake timeout")??;
             if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
                 return Err("it speaks TLS, but not HTTP/2, so it is no etcd".into());
             }
-            Ok(TokioIo::new(Box::new(stream) as Box<dyn Stream>))
+            Ok(TokioIo::new(Box::new(dial.listen(stream)) as Box<dyn Stream>))
         })
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let (mut text, mut next) = (error.to_string(), error.source());
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

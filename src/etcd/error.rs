@@ -153,6 +153,23 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a member that fails so does not serve. What is said of one lease, key or request is no matter of the member; what
+    /// it refuses may be one right or one size among others, so that of refusals the roll call's decide: it asks for the least.
+    pub(super) fn disables(&self, operation: &str) -> bool {
+        match self {
+            Self::NotOurs { .. } | Self::File { .. } | Self::Settings { .. } | Self::Reset { .. } => false,
+            _ => match self.kind() {
+                Kind::LeaseUnknown | Kind::LeaseExists | Kind::Revision | Kind::TooLarge | Kind::Undecided => false,
+                Kind::Permission | Kind::NoSpace | Kind::Corrupt | Kind::Busy | Kind::Invalid => {
+                    operation == "roll_call"
+                }
+                Kind::Unreachable | Kind::Unknown | Kind::Auth | Kind::WrongMember | Kind::Foreign => true,
+            },
+        }
+    }
+}
+
 /// What a failure means for an election. Codes and texts: etcd's `api/v3rpc/rpctypes/error.go`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -271,21 +288,23 @@ impl From<etcd_client::Error> for Cause {
 fn chain(text: &str, error: &dyn std::error::Error) -> String {
     /// Nobody reads further, and a cycle must not hang us.
     const DEPTH: usize = 8;
-    let mut all = text.to_owned();
+    /// tonic's own word for "see the cause".
+    const SAYS_NOTHING: &str = "transport error";
+    let mut all = if text == SAYS_NOTHING { String::new() } else { text.to_owned() };
     let mut next = error.source();
     for _ in 0..DEPTH {
         let Some(cause) = next else { break };
         let line = cause.to_string();
-        if !all.contains(&line) {
-            all = format!("{all}: {line}");
+        if line != SAYS_NOTHING && !all.contains(&line) {
+            all = if all.is_empty() { line } else { format!("{all}: {line}") };
         }
         next = cause.source();
     }
-    all
+    if all.is_empty() { SAYS_NOTHING.to_owned() } else { all }
 }
 
 /// Texts before codes: etcd changed the code of several of them between releases, but never the text.
-const TEXTS: [(&str, Kind); 16] = [
+const TEXTS: [(&str, Kind); 18] = [
     ("revision of auth store is old", Kind::Auth),
     ("revision in header is old", Kind::Auth),
     ("invalid auth token", Kind::Auth),
@@ -298,10 +317,13 @@ const TEXTS: [(&str, Kind); 16] = [
     ("database space exceeded", Kind::NoSpace),
     ("too many requests", Kind::Busy),
     ("corrupt cluster", Kind::Corrupt),
+    // 3.4 says it with the code of a connection that broke.
+    ("not supported for learner", Kind::WrongMember),
     ("message length too large", Kind::TooLarge),
     ("tcp connect error", Kind::Unreachable),
     ("dns error", Kind::Unreachable),
     ("TLS handshake timeout", Kind::Unreachable),
+    ("invalid peer certificate", Kind::Unreachable),
 ];
 
 fn classify(code: i32, text: &str) -> Kind {

@@ -187,7 +187,7 @@ impl Pool {
         // What a connection of its own fails at says nothing of the one in use; and who only says who it is may be of no use.
         let of_use = if result.is_ok() { !call.any_cluster } else { !call.fresh };
         if of_use {
-            self.note(member, used.as_ref(), result.as_ref().map(|_| ()));
+            self.note(member, call.name, used.as_ref(), result.as_ref().map(|_| ()));
         }
         if result.is_err() && call.name == "keep_alive" {
             self.telemetry.keepalive_failed(endpoint);

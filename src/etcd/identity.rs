@@ -388,14 +388,3 @@ impl Pool {
         }
     }
 }
-
-/// Says of an endpoint that another cluster answers there, when that begins. The failure, where it is that one.
-pub(super) fn name_foreign<'a>(endpoint: &str, known: &mut bool, error: Option<&'a Error>) -> Option<&'a Error> {
-    let foreign = error.filter(|error| error.kind() == Kind::Foreign);
-    if !std::mem::replace(known, foreign.is_some())
-        && let Some(error) = foreign
-    {
-        tracing::warn!(%error, endpoint, "this endpoint counts for nothing");
-    }
-    foreign
-}

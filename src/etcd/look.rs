@@ -86,6 +86,7 @@ impl Edge {
         let view = view(keys, &mut answers, done.sent_at, lease)?;
         self.complain_of_generation(keys, &view.generation);
         self.complain_of_control(keys, &view.control);
+        self.complain_of_namesakes(election, &view.queue);
         self.place(name, keys, lease, view).await
     }
 
@@ -149,12 +150,19 @@ impl Edge {
     /// Sends a transaction.
     pub(super) async fn txn(&self, call: &Call, txn: Txn) -> Result<Done<TxnResponse>, Failed> {
         let txn = &txn;
-        self.pool
+        let done = self
+            .pool
             .hedged(call, |target| async move {
                 let mut kv = target.live.client.kv_client().max_decoding_message_size(ANSWER_LIMIT);
                 kv.txn(txn.clone()).await.map_err(Cause::from)
             })
-            .await
+            .await?;
+        // A quorum stands behind it: whoever shows less than this is behind. A connection of its own may have found another
+        // server, whose revisions compare with nothing.
+        if !call.fresh {
+            self.pool.shown(done.value.header().map_or(Revision(0), |header| Revision(header.revision())));
+        }
+        Ok(done)
     }
 }
 

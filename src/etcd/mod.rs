@@ -3,10 +3,13 @@
 //! Each method answers one of the core's outputs with exactly one input, within bounded time. Nothing here retries beyond one
 //! call, remembers what it read, or knows a role. No type of the client library leaves this module.
 //!
-//! * `connect` one client per member, tokens · `connector`, `tls` how a connection is made · `hedge` how a call is tried, and what a failed write proves
+//! * `connect` one client per member, `login` its tokens · `connector`, `dial`, `tls` how a connection is made
+//! * `hedge` how a call is tried, and what a failed write proves · `noting` how tries ended, `reason` why, in words, `voice` what is
+//!   logged of it
 //! * `session` the lease · `look` reading an election · `campaign` the transactions · `history` the audit in etcd
-//! * `identity` whose answers count · `aside` looks by a new connection · `roll_call` who is there
-//! * `watch` one stream for all elections · `doctor` questions of people
+//! * `identity` whose answers count · `namesake` whether another daemon uses our id · `aside` looks by a new connection ·
+//!   `roll_call` who is there
+//! * `watch` one stream for all elections, `progress` whether it keeps up · `doctor` questions of people
 //! * `keys`, `codec` where things are, and how they are written
 
 use std::collections::BTreeMap;
@@ -20,6 +23,7 @@ use crate::clock::{Hlc, Wall};
 use crate::config::EtcdConfig;
 use crate::election::ids::{ElectionIndex, ElectionName, Generation, LeaseId, MemberId, RaftTerm, Revision};
 use crate::election::record::{CandidateInfo, Cell, ControlRecord, GenerationRecord, Header};
+use crate::health::Health;
 use crate::timing::Timing;
 
 mod aside;
@@ -29,6 +33,7 @@ mod campaign;
 pub mod codec;
 mod connect;
 mod connector;
+mod dial;
 mod doctor;
 mod error;
 mod hedge;
@@ -36,11 +41,17 @@ mod history;
 mod identity;
 #[doc(hidden)]
 pub mod keys;
+mod login;
 mod look;
+mod namesake;
+mod noting;
+mod progress;
+mod reason;
 mod rights;
 mod roll_call;
 mod session;
 mod tls;
+mod voice;
 mod watch;
 mod watch_stream;
 
@@ -52,6 +63,8 @@ pub use watch::Watcher;
 use connect::{Pool, lock};
 use hedge::Call;
 use keys::Keys;
+use namesake::Namesakes;
+use session::Granted;
 
 /// Who this daemon is, as its records say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,11 +114,12 @@ pub struct Stamp {
 pub trait Telemetry: Send + Sync {
     /// One try of one request ended. `code` is `ok`, a gRPC status in snake case, `timeout`, or a word for a local failure.
     fn request(&self, method: &'static str, code: &'static str, took: Duration);
-    /// A member began or ceased to answer. Called for changes only, and for the first answer.
+    /// A member began or ceased to serve what is needed. Called for changes only, and for the first answer.
     fn endpoint_up(&self, endpoint: &str, up: bool);
     /// One try of a renewal failed at this member; others may have succeeded.
     fn keepalive_failed(&self, endpoint: &str);
-    /// A watch ended and will be made anew. `cause` is one of `auth`, `broken`, `canceled`, `compacted`, `foreign`, `reset`, `silent`.
+    /// A watch ended and will be made anew. `cause` is one of `auth`, `broken`, `canceled`, `compacted`, `foreign`, `reset`, `silent`,
+    /// `stale`.
     fn watch_restarted(&self, cause: &'static str);
 }
 
@@ -123,7 +137,9 @@ struct Edge {
     limits: Limits,
     /// A lease was asked for.
     asked_before: AtomicBool,
-    /// By key, the last value that was complained of. Holds two keys of each election at the most.
+    namesakes: Mutex<Namesakes>,
+    granted: Mutex<Granted>,
+    /// By key, the last value that could not be read and was complained of. Holds two keys of each election at the most.
     unreadable: Mutex<BTreeMap<String, Revision>>,
 }
 
@@ -134,6 +150,8 @@ struct Limits {
     try_limit: Duration,
     request: Duration,
     ttl: Duration,
+    /// What a fail-over may take besides the TTL.
+    beyond_ttl: Duration,
 }
 
 impl Etcd {
@@ -157,12 +175,19 @@ impl Etcd {
             try_limit: timing.try_limit(),
             request: config.request_timeout,
             ttl: timing.ttl(),
+            beyond_ttl: timing.worst_failover().saturating_sub(timing.ttl()),
         };
         let probe_key = keys.first().map_or_else(|| config.prefix.clone(), |keys: &Keys| keys.generation.clone());
-        let (pool, unreadable) = (Pool::new(config, telemetry, (probe_key, timing), seed)?, Mutex::default());
-        Ok(Self {
-            edge: Arc::new(Edge { pool, identity, keys, limits, asked_before: AtomicBool::new(false), unreadable }),
-        })
+        let pool = Pool::new(config, telemetry, (probe_key, timing), seed)?;
+        let (namesakes, granted, unreadable) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let asked_before = AtomicBool::new(false);
+        Ok(Self { edge: Arc::new(Edge { pool, identity, keys, limits, asked_before, namesakes, granted, unreadable }) })
+    }
+
+    /// How every member answers, kept up to date for as long as requests are made.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.edge.pool.health.clone()
     }
 
     /// Drops every connection and stream: they may belong to a history that is no more. Calls under way fail, writes among them
@@ -170,6 +195,7 @@ impl Etcd {
     pub fn reset(&self) {
         self.edge.pool.reset();
         self.edge.keys.iter().for_each(Keys::forget);
+        lock(&self.edge.namesakes).forget();
     }
 }
 

@@ -12,7 +12,7 @@ use super::hedge::{Call, Failed, Target};
 use super::identity::{Answer, identity};
 use super::look::Answers;
 use super::{Edge, Etcd, header, lease_of};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::election::event::{Input, Round, SessionInput};
 use crate::election::ids::{ElectionIndex, LeaseId, Revision};
 use crate::election::one_cluster::Identity;
@@ -28,6 +28,30 @@ pub(super) struct Renewer {
     token: u32,
     keeper: LeaseKeeper,
     stream: LeaseKeepAliveStream,
+}
+
+/// How often the same complaint of grants is made.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// What was granted last, and what was said of it.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    ttl: Option<Duration>,
+    /// Leases in a row that could not be renewed.
+    unproven: u32,
+    complained: Option<Instant>,
+}
+
+impl Granted {
+    /// One more lease was not renewable. Whether that is to be said: one alone may have met an etcd that lost its leader.
+    fn is_unproven_again(&mut self, now: Instant) -> bool {
+        self.unproven = self.unproven.saturating_add(1);
+        let due = self.unproven > 1 && self.complained.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY);
+        if due {
+            self.complained = Some(now);
+        }
+        due
+    }
 }
 
 /// A renewal's answer.
@@ -59,7 +83,17 @@ impl Answer for Lease {
 impl Etcd {
     /// Asks for a lease.
     pub async fn grant(&self, ttl: Duration) -> Input {
-        Input::Session(self.edge.grant(ttl).await.unwrap_or_else(|error| {
+        let edge = &self.edge;
+        let proven = match edge.grant(ttl).await {
+            Ok((lease, granted)) => edge.prove_renewable(lease).await.map(|()| granted).inspect_err(|_| {
+                // It would end by itself; a row of attempts must not leave one of them each. Nothing rests on it, and nobody
+                // waits for its end.
+                let etcd = self.clone();
+                tokio::spawn(async move { drop(etcd.revoke(lease).await) });
+            }),
+            Err(error) => Err(error),
+        };
+        Input::Session(proven.unwrap_or_else(|error| {
             tracing::debug!(%error, "no lease");
             SessionInput::GrantFailed
         }))
@@ -88,6 +122,7 @@ impl Etcd {
             Err(Failed { error, .. }) if error.kind() == Kind::LeaseUnknown => SessionInput::LeaseUnknown { lease },
             Err(Failed { error, .. }) => {
                 tracing::debug!(%error, %lease, "not renewed");
+                edge.pool.health.renewed(Err(error.reason()));
                 SessionInput::KeepAliveFailed { lease, round }
             }
         })
@@ -101,10 +136,15 @@ impl Etcd {
         elections: &[ElectionIndex],
         anchor: Option<ElectionIndex>,
     ) -> Input {
-        Input::Session(match self.edge.confirm(lease, elections, anchor).await {
-            Ok((header, keys)) => SessionInput::Confirmed { lease, round, header, keys },
+        let edge = &self.edge;
+        Input::Session(match edge.confirm(lease, elections, anchor).await {
+            Ok((header, keys)) => {
+                edge.pool.health.renewed(Ok(()));
+                SessionInput::Confirmed { lease, round, header, keys }
+            }
             Err(error) => {
                 tracing::debug!(%error, %lease, "not confirmed");
+                edge.pool.health.renewed(Err(error.reason()));
                 SessionInput::ConfirmFailed { lease, round }
             }
         })
@@ -130,7 +170,7 @@ impl Edge {
     /// Each try asks for an id of its own. Were the copies of a hedged grant to share one, `lease already exists` could mean
     /// "my first copy" as well as "another daemon's", and two daemons would renew one lease. A copy that loses leaves a lease
     /// without keys, which ends by its TTL.
-    async fn grant(&self, ttl: Duration) -> Result<SessionInput, Error> {
+    async fn grant(&self, ttl: Duration) -> Result<(LeaseId, SessionInput), Error> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         // The first goes out at once, and its answer waits until the cluster is known; while that stays unknown, no store is
         // written to that may not be ours.
@@ -159,7 +199,45 @@ impl Edge {
             return Err(malformed("another lease than the one asked for"));
         }
         let header = header(answer.header(), sent_at).ok_or_else(|| malformed("no header"))?;
-        Ok(SessionInput::Granted { lease: LeaseId(id), ttl: Duration::from_secs(ttl), header })
+        let (lease, granted) = (LeaseId(id), Duration::from_secs(ttl));
+        self.note_granted(granted, Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+        lock(&self.namesakes).granted(lease, header.revision);
+        Ok((lease, SessionInput::Granted { lease, ttl: granted, header }))
+    }
+
+    /// Renews a lease just granted, once. Leadership on one that cannot be renewed would be lost with its guard, again and again:
+    /// `etcd grpc-proxy` grants leases, and answers renewals by itself, when it likes. What it opens serves the next renewals.
+    async fn prove_renewable(&self, lease: LeaseId) -> Result<(), Error> {
+        let renewed = self.pool.hedged(&self.urgent("keep_alive"), |target| self.renew(target, lease)).await;
+        let mut granted = lock(&self.granted);
+        let Err(Failed { error, .. }) = renewed else {
+            granted.unproven = 0;
+            return Ok(());
+        };
+        let reason = error.reason();
+        if granted.is_unproven_again(clock::now()) {
+            tracing::warn!(
+                %reason,
+                "etcd grants a lease and does not answer its renewal: nobody can lead by it; is `etcd grpc-proxy` in between? \
+                 Name the members themselves"
+            );
+        }
+        drop(granted);
+        self.pool.health.renewed(Err(reason));
+        Err(error)
+    }
+
+    /// What etcd granted counts, and what is promised of a fail-over with it.
+    fn note_granted(&self, granted: Duration, asked: Duration) {
+        if lock(&self.granted).ttl.replace(granted) != Some(granted) && granted != asked {
+            let beyond = self.limits.beyond_ttl;
+            tracing::warn!(
+                "etcd grants leases of {granted:?} where {asked:?} are asked, because of its --election-timeout: a fail-over takes up \
+                 to {:?}, not {:?}",
+                granted + beyond,
+                asked + beyond
+            );
+        }
     }
 
     /// One renewal on one member: on its open stream, or on a fresh one where there is none or it turns out broken.

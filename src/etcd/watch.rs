@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::connect::lock;
 use super::watch_stream::{End, Stream};
 use super::{Edge, Etcd};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::election::event::{ElectionInput, Input, WatchPlan};
 use crate::election::ids::ElectionIndex;
 
@@ -30,6 +30,10 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The pause while etcd refuses our watch: only a person can change that.
 const PERMISSION_BACKOFF: Duration = Duration::from_secs(10);
+/// How long a member that was behind is the last to be tried again.
+const SHUN: Duration = Duration::from_mins(1);
+/// How often the same refusal is said.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// A stream that lived this long was a good one.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 
@@ -81,7 +85,9 @@ impl Etcd {
     pub fn watch(&self, sink: mpsc::Sender<Input>) -> Watcher {
         let plans = Arc::<Plans>::default();
         let member = self.edge.pool.preferred.load(Ordering::Relaxed);
-        let task = Task { edge: Arc::clone(&self.edge), plans: Arc::clone(&plans), sink, member, bad: 0, refused: 0 };
+        let (edge, plans_too) = (Arc::clone(&self.edge), Arc::clone(&plans));
+        let shunned = vec![None; edge.pool.members.len()];
+        let task = Task { edge, plans: plans_too, sink, member, shunned, bad: 0, refused: 0, complained: None };
         Watcher { plans, task: tokio::spawn(task.run()).abort_handle() }
     }
 }
@@ -91,10 +97,13 @@ struct Task {
     plans: Arc<Plans>,
     sink: mpsc::Sender<Input>,
     member: usize,
+    /// When each member was found behind.
+    shunned: Vec<Option<Instant>>,
     /// Streams in a row that failed or broke soon.
     bad: u32,
     /// Refusals in a row.
-    refused: u32,
+    refused: usize,
+    complained: Option<Instant>,
 }
 
 /// The sink is closed: nobody listens any more.
@@ -130,15 +139,15 @@ impl Task {
         if matches!(end, End::Closed) {
             return Err(Closed);
         }
-        tracing::debug!(endpoint = self.edge.pool.members[self.member].endpoint, %end, "the watch ended");
+        tracing::debug!(endpoint = self.endpoint(), %end, "the watch ended");
         self.judge(&end, clock::now().since(began));
         self.report(concerned, &end).await
     }
 
     fn pause(&self) -> Duration {
         let by = match (self.refused, self.bad) {
-            // The first refusal may be a token that ran out, and was renewed since.
-            (2.., _) => PERMISSION_BACKOFF,
+            // Each member has refused twice, the second time a token that was new.
+            (refused, _) if refused >= 2 * self.shunned.len() => PERMISSION_BACKOFF,
             (_, 0 | 1) => return Duration::ZERO,
             (_, bad) => (BACKOFF * 2_u32.saturating_pow(bad - 2)).min(BACKOFF_MAX),
         };
@@ -151,14 +160,44 @@ impl Task {
         }
         self.bad = self.bad.saturating_add(1);
         match end {
+            // The first refusal may be a token that ran out, and was renewed since: the same member is asked again.
             End::Auth(reason) => {
                 self.refused = self.refused.saturating_add(1);
-                if self.refused > 1 {
-                    tracing::warn!(%reason, "etcd refuses the watch");
+                if self.refused.is_multiple_of(2) {
+                    self.complain(reason);
+                    self.member = self.next();
                 }
             }
-            _ => self.member = (self.member + 1) % self.edge.pool.members.len(),
+            End::Stale { .. } => {
+                self.shunned[self.member] = Some(clock::now());
+                self.refused = 0;
+                tracing::warn!("the etcd member {} is {end}: watching another one", self.endpoint());
+                self.member = self.next();
+            }
+            _ => self.member = self.next(),
         }
+    }
+
+    fn complain(&mut self, reason: &str) {
+        let now = clock::now();
+        if self.complained.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
+            self.complained = Some(now);
+            tracing::warn!(reason, "the etcd member {} refuses the watch: trying the next one", self.endpoint());
+        }
+    }
+
+    fn endpoint(&self) -> &str {
+        &self.edge.pool.members[self.member].endpoint
+    }
+
+    /// The member after this one; one that does not serve, or was behind, only where there is no other.
+    fn next(&self) -> usize {
+        let (pool, now) = (&self.edge.pool, clock::now());
+        let behind = |member: usize| self.shunned[member].is_some_and(|at| now.since(at) < SHUN);
+        let good = |member: &usize| pool.health.serves(*member) != Some(false) && !behind(*member);
+        let count = pool.members.len();
+        let mut others = (1..count).map(|step| (self.member + step) % count);
+        others.find(good).unwrap_or((self.member + 1) % count)
     }
 
     /// Tells every election concerned, once. A plan that came meanwhile is dropped too: it was made in the belief that the keys

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::error::{Cause, Error, Kind};
 use super::identity::identity;
 use super::keys::Keys;
+use super::progress::Progress;
 use super::watch::Plans;
 use super::{Edge, codec};
 use crate::clock::{self, Instant};
@@ -41,6 +42,13 @@ pub(super) enum End {
     Foreign(String),
     /// No answer to the probes.
     Silent,
+    /// It answers, and is behind what a quorum has: its member applies nothing, or too slowly.
+    Stale {
+        /// The newest revision that it showed.
+        shown: Revision,
+        /// What it should have shown by then.
+        behind: Revision,
+    },
     /// Dropped on purpose.
     Reset,
     /// Nobody listens any more.
@@ -56,6 +64,7 @@ impl End {
             Self::Broken(_) | Self::Closed => "broken",
             Self::Foreign(_) => "foreign",
             Self::Silent => "silent",
+            Self::Stale { .. } => "stale",
             Self::Reset => "reset",
         }
     }
@@ -74,6 +83,9 @@ impl fmt::Display for End {
         match self {
             Self::Auth(reason) | Self::Canceled(reason) | Self::Broken(reason) | Self::Foreign(reason) => {
                 write!(f, "{}: {reason}", self.cause())
+            }
+            Self::Stale { shown, behind } => {
+                write!(f, "stale: at revision {} when others had {}", shown.0, behind.0)
             }
             Self::Silent | Self::Reset | Self::Closed => f.write_str(self.cause()),
         }
@@ -100,6 +112,11 @@ pub(super) struct Stream<'a> {
     heard: Instant,
     /// Probes since then.
     probes: u32,
+    /// When the last of them left.
+    probed: Instant,
+    progress: Progress,
+    /// The newest revision that a quorum is known to have.
+    newest: watch::Receiver<Revision>,
     /// Progress requests are not answered here; creating a watcher always is.
     mute: bool,
     /// The election whose generation key probes may watch.
@@ -136,6 +153,9 @@ impl<'a> Stream<'a> {
             next_id: FIRST_ID + 1,
             heard: clock::now(),
             probes: 0,
+            probed: clock::now(),
+            progress: Progress::default(),
+            newest: edge.pool.newest.subscribe(),
             mute: false,
             first,
         })
@@ -171,6 +191,11 @@ impl<'a> Stream<'a> {
                     Err(error) => Err(End::of(&self.failed(error.into()))),
                 },
                 _ = epoch.changed() => Err(End::Reset),
+                // It cannot end: its sender is the edge's, which this stream borrows.
+                _ = self.newest.changed() => {
+                    self.progress.expect(*self.newest.borrow_and_update(), clock::now());
+                    Ok(())
+                }
                 () = plans.wake.notified() => Ok(()),
                 () = sleep(probe_in) => self.probe().await,
             };
@@ -215,7 +240,10 @@ impl<'a> Stream<'a> {
         self.admit(message)?;
         // A probe by progress went unanswered, and this answers the one that created a watcher.
         self.mute |= self.probes == PROBES && message.created();
+        let asked = self.probes > 0;
         (self.heard, self.probes) = (clock::now(), 0);
+        let revision = message.header().map_or(Revision(0), |header| Revision(header.revision()));
+        self.progress.heard(revision, *self.newest.borrow(), asked, self.silence(), self.heard)?;
         let id = message.watch_id();
         if message.canceled() {
             return self.canceled(message, sink).await;
@@ -240,7 +268,7 @@ impl<'a> Stream<'a> {
         let said = identity(message.header()).ok_or_else(nobody)?;
         let verdict = pool.hear(self.member, said);
         pool.judge("watch", self.member, said, verdict).map_err(|error| {
-            pool.note(self.member, None, Err(&error));
+            pool.note(self.member, "watch", None, Err(&error));
             End::of(&error)
         })
     }
@@ -282,8 +310,11 @@ impl<'a> Stream<'a> {
     }
 
     fn probe_at(&self) -> Instant {
-        let every = self.edge.limits.ttl / 5;
-        self.heard + every + self.silence() / PROBES * self.probes
+        if self.probes > 0 {
+            return self.probed + self.silence() / PROBES;
+        }
+        let due = self.heard + self.edge.limits.ttl / 5;
+        self.progress.ask_at(self.silence()).map_or(due, |at| at.min(due))
     }
 
     fn silence(&self) -> Duration {
@@ -295,7 +326,7 @@ impl<'a> Stream<'a> {
         if self.probes >= PROBES {
             return Err(End::Silent);
         }
-        self.probes += 1;
+        (self.probes, self.probed) = (self.probes + 1, clock::now());
         if self.mute || self.probes == PROBES {
             let id = self.next_id();
             let key = self.edge.keys(self.first).generation.clone();

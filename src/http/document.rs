@@ -76,12 +76,15 @@ struct EtcdDocument {
     /// Of an outage: when etcd answered last, or else when we began to serve.
     since: Option<String>,
     for_ms: Option<u64>,
+    /// Of an outage: what each member that does not serve says.
+    last_error: Option<String>,
 }
 
-fn etcd(moment: &Moment) -> EtcdDocument {
+fn etcd(app: &App, moment: &Moment) -> EtcdDocument {
     let at = |silent| Wall(clock::wall().0.saturating_sub(silent)).rfc3339();
     let for_ms = moment.silent.map(millis);
-    EtcdDocument { reachable: for_ms.is_none(), since: for_ms.map(at), for_ms }
+    let last_error = for_ms.map(|_| app.service.reader.etcd().reasons()).filter(|reasons| !reasons.is_empty());
+    EtcdDocument { reachable: for_ms.is_none(), since: for_ms.map(at), for_ms, last_error }
 }
 
 /// What is true of one election now.
@@ -110,7 +113,7 @@ pub fn status(app: &App, moment: &Moment, e: ElectionIndex) -> StatusDocument {
         since: view.since.rfc3339(),
         hlc: view.hlc.to_string(),
         paused: view.paused,
-        etcd: etcd(moment),
+        etcd: etcd(app, moment),
         session: moment.session().map(|s| SessionDocument { lease: s.lease.to_string(), ttl_ms: millis(s.ttl) }),
         queue_position: view.queue_position,
         observed_revision: view.observed_revision.0,

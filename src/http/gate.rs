@@ -109,6 +109,11 @@ pub fn redirect(app: &App, call: &Call) -> Answer {
     }
     let nobody = |why| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, Code::NoLeader, why).soon());
     let Some(leader) = moment.leader(e) else { return nobody("no leader is known") };
+    if !leader.url.is_empty() && leader.url == app.service.about.url {
+        return nobody(
+            "the leader announces this very url: a former run of this daemon, or another one with its address",
+        );
+    }
     let Some(location) = location(&leader.url, &call.tail, call.query.raw()) else {
         return nobody("the leader has announced no url to go to");
     };

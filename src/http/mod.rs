@@ -65,6 +65,8 @@ pub struct About {
     pub version: &'static str,
     /// The commit that it was built from.
     pub revision: &'static str,
+    /// Where we say that we are reached; empty where we say nothing.
+    pub url: String,
     /// Whether `/readyz` also asks for recent contact with etcd.
     pub strict_ready: bool,
     /// Whether `/startupz` also waits for the first session.

@@ -104,7 +104,7 @@ impl Moment {
                     elected_at: view.since,
                 }))
             }
-            None => named.filter(|l| l.id != self.snapshot.id).cloned(),
+            None => named.filter(|_| !view.ours).cloned(),
         }
     }
 

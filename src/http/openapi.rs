@@ -314,7 +314,10 @@ fn schemas() -> Value {
         "leader": maybe(reference("Leader")), "foreign": {"type": "boolean"}, "token": maybe(number.clone()), "version": number, "guard_ms": number,
         "promised_ms": number, "reason": reason, "since": text, "hlc": text, "paused": {"type": "boolean"},
         "session": maybe(session),
-        "etcd": whole(&json!({"reachable": {"type": "boolean"}, "since": maybe(text.clone()), "for_ms": maybe(number.clone())})), "queue_position": maybe(number.clone()), "observed_revision": number,
+        "etcd": whole(&json!({
+            "reachable": {"type": "boolean"}, "since": maybe(text.clone()), "for_ms": maybe(number.clone()), "last_error": maybe(text.clone()),
+        })),
+        "queue_position": maybe(number.clone()), "observed_revision": number,
         "last_update": maybe(text.clone()),
     });
     let token = json!({

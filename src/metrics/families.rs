@@ -15,7 +15,7 @@ const WAITS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 /// One request, to etcd or to us.
 const REQUESTS: &[f64] = &[0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0];
 /// What makes a watch start anew.
-const WATCH_CAUSES: [&str; 7] = ["compacted", "canceled", "auth", "silent", "broken", "no_leader", "reset"];
+const WATCH_CAUSES: [&str; 8] = ["compacted", "canceled", "auth", "silent", "stale", "broken", "no_leader", "reset"];
 /// The changes of role that occur, with their reasons; another one would be counted too.
 const TRANSITIONS: [(Role, Role, &[Reason]); 4] = [
     (Role::Follower, Role::Candidate, &[Reason::Queued]),
@@ -154,7 +154,7 @@ impl Families {
             loop_lag: m.histogram("loop_lag_seconds", "How much later than meant the daemon's own loop woke."),
             etcd_requests: m.counters("etcd_requests_total", &["method", "code"], "Requests to etcd that ended."),
             etcd_seconds: m.histograms("etcd_request_seconds", "method", "How long requests to etcd took, over all tries."),
-            endpoint_up: m.gauges("etcd_endpoint_up", &["endpoint"], "1 while this member of etcd answers."),
+            endpoint_up: m.gauges("etcd_endpoint_up", &["endpoint"], "1 while this member of etcd serves linearizable reads."),
             watch_restarts: m.counters("watch_restarts_total", &["cause"], "Watches that had to be opened again."),
             store_changes: m.counter("store_identity_changes_total", "Times that etcd's history went backwards: restored from a backup, or wiped."),
             raised: m.counters("generation_raised_total", e, "Times that this daemon lifted the generation to a remembered one."),

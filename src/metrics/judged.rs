@@ -33,9 +33,9 @@ pub struct Seen {
 
 impl Presence {
     /// Takes note of a view. The first leader ever seen is no change.
-    pub fn see(&mut self, own_id: &str, view: &ElectionView, now: Instant) -> Seen {
+    pub fn see(&mut self, view: &ElectionView, now: Instant) -> Seen {
         // etcd may still name us when we no longer act: that is nobody.
-        let acting = view.leader.as_ref().filter(|l| l.id != own_id || view.role == Role::Leader);
+        let acting = view.leader.as_ref().filter(|_| !view.ours || view.role == Role::Leader);
         let leader = acting.map(|l| Leader::Ours(l.generation)).or(view.foreign.then_some(Leader::Foreign));
         let leaderless = self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since));
         self.leaderless_since = leader.is_none().then_some(now);

@@ -17,7 +17,8 @@ fn snapshot(leader: Option<(&str, u64)>) -> Snapshot {
         elected_at: clock::Wall::default(),
     });
     let name = ElectionName::parse("orders").expect("a name");
-    let view = ElectionView { leader, ..ElectionView::starting(name, Role::Follower, clock::Wall::default()) };
+    let ours = leader.as_ref().is_some_and(|l| l.id == "pod-0");
+    let view = ElectionView { leader, ours, ..ElectionView::starting(name, Role::Follower, clock::Wall::default()) };
     Snapshot {
         id: "pod-0".to_owned(),
         session: None,

@@ -17,6 +17,7 @@ use tenure::election::guard::Guard;
 use tenure::election::ids::{CandidateKey, ElectionIndex, ElectionName, Generation, LeaseId, Revision};
 use tenure::election::record::{CandidateInfo, Cause, GenerationRecord, Holder, QueueEntry};
 use tenure::election::role::{Reason, Role};
+use tenure::health::Health;
 use tenure::http::{About, Service, bind};
 use tenure::metrics::Metrics;
 use tenure::rights::Rights;
@@ -114,6 +115,7 @@ pub fn leader(left: Duration) -> Snapshot {
     (e.role, e.reason, e.observed, e.queue_position) = (Role::Leader, Reason::Elected, Generation(42), Some(0));
     e.own = Some(Generation(42));
     let url = "http://10.0.0.5:4790".to_owned();
+    e.ours = true;
     e.leader = Some(LeaderView { id: "pod-0".to_owned(), url, generation: Generation(42), elected_at: clock::wall() });
     s
 }
@@ -220,7 +222,7 @@ impl Stage {
             max_connections: setup.max_connections,
             tls: setup.tls,
         };
-        let (publisher, reader) = snapshot::channel(starting(), Timing::default());
+        let (publisher, reader) = snapshot::channel(starting(), Timing::default(), Health::new(&[], clock::now()));
         let heartbeat = Heartbeat::default();
         let (control, requests) = Control::new(Arc::new(Trail), heartbeat.clone());
         tokio::spawn(play(requests, setup.mute));
@@ -228,6 +230,7 @@ impl Stage {
         let ttl = Duration::from_secs(10);
         let metrics = Metrics::new("1.0.0", "abc", &names, &["http://127.0.0.1:2379".to_owned()], ttl);
         let about = About {
+            url: String::new(),
             version: "1.0.0",
             revision: "abc",
             strict_ready: setup.strict,

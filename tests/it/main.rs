@@ -29,15 +29,18 @@ mod kubernetes;
 #[cfg(feature = "kubernetes")]
 mod kubernetes_faults;
 mod members;
+mod namesakes;
 mod one_cluster;
 mod operator;
 mod polls;
 mod questions;
 mod raw_http;
+mod reasons;
 mod recipe;
 mod restore;
 mod rounds;
 mod smoke;
+mod stale_watch;
 mod stepping_down;
 mod supervisor;
 mod support;

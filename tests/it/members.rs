@@ -27,21 +27,6 @@ async fn logs_of_transitions(daemons: &[Daemon]) -> Vec<usize> {
     lengths
 }
 
-/// Makes another member etcd's leader, if this one is.
-async fn depose(etcd: &Etcd, index: usize) {
-    if etcd.leader_index().await != index {
-        return;
-    }
-    let heir = format!("m{}", (index + 1) % 3);
-    let members = etcd.ctl(&["member", "list"]).await;
-    // `ID, started, NAME, …`
-    let mut lines = members.lines().map(|line| line.split(", ").collect::<Vec<_>>());
-    let id = lines.find_map(|fields| (fields[2] == heir).then_some(fields[0])).expect("three members");
-    let moved = etcd.ctl_command_through(etcd.member(index), &["move-leader", id]).output().await;
-    assert!(moved.expect("etcdctl runs").status.success());
-    eventually("another leads", async || etcd.leader_index().await != index).await;
-}
-
 /// Renewals that took longer than an etcd on loopback takes, and watches that were found silent.
 async fn stumbles(daemons: &[Daemon]) -> f64 {
     let mut stumbles = 0.0;
@@ -61,7 +46,7 @@ async fn a_silent_follower_costs_no_leadership() {
     let (daemons, leader) = three(&etcd).await;
     let (before, calm) = (logs_of_transitions(&daemons).await, stumbles(&daemons).await);
     for follower in 0..3 {
-        depose(&etcd, follower).await;
+        etcd.depose(follower).await;
         etcd.member(follower).pause();
         let span = long_or(Duration::from_secs(10), Duration::from_secs(5));
         leads_through(&daemons[leader], "a follower of etcd is frozen", span).await;

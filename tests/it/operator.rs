@@ -65,14 +65,18 @@ async fn the_status_says_that_etcd_does_not_answer_and_since_when() {
     let etcd_of = async || daemon.status().await.map(|document| document["etcd"].clone());
     let well = etcd_of().await.expect("a document");
     assert!(well["reachable"] == true && well["since"].is_null() && well["for_ms"].is_null(), "{well}");
+    assert!(well["last_error"].is_null(), "{well}");
     let [table, words] = said().await;
     assert!(words.is_empty() && !table.contains("as of"), "{table}{words}");
     etcd.member(0).pause();
     let gone = eventually("it is noticed", async || etcd_of().await.filter(|etcd| etcd["reachable"] == false)).await;
     assert!(gone["since"].is_string() && gone["for_ms"].as_u64() >= Some(2_500), "half a TTL of silence: {gone}");
+    let why = format!("{}: no answer within ", etcd.endpoint());
+    assert!(gone["last_error"].as_str().is_some_and(|reason| reason.starts_with(&why)), "{gone}");
     let [table, words] = said().await;
     assert!(table.contains("pod-0 (as of "), "{table}");
     assert!(words.starts_with("etcd: unreachable for ") && words.contains("see \"tenure doctor -c "), "{words}");
+    assert!(words.contains(&why), "{words}");
     let [_, words] = {
         let all = tenure(&["status", "-c", &config, "--output", "json"]).await;
         [all.stderr, all.stdout].map(|text| String::from_utf8_lossy(&text).into_owned())

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use super::logs::{Logs, scratch};
 use super::member::{Common, Member, Ports, lost_its_port};
+use super::peers::Peers;
 use super::{Certs, Endpoints, eventually, free_port};
 
 /// For one run of etcdctl; its own limits are longer than a test's patience.
@@ -26,6 +27,8 @@ pub struct Etcd {
     common: Common,
     // The order matters: members end before their directories go.
     members: Vec<Member>,
+    /// What stands between the members, where something does.
+    peers: Option<Peers>,
     logs: Logs,
     dir: TempDir,
     /// Set once authentication is on.
@@ -40,6 +43,7 @@ pub struct EtcdBuilder {
     /// Instead of certificates that are made for it.
     files: Option<Certs>,
     client_auth: bool,
+    starvable: bool,
     args: Vec<String>,
 }
 
@@ -62,7 +66,8 @@ impl Etcd {
     /// Everything else: TLS, further flags.
     pub fn builder() -> EtcdBuilder {
         let series = std::env::var("TENURE_TEST_ETCD").unwrap_or_else(|_| "3.7".to_owned());
-        EtcdBuilder { series, members: 1, tls: false, files: None, client_auth: true, args: Vec::new() }
+        let (tls, client_auth, starvable) = (false, true, false);
+        EtcdBuilder { series, members: 1, tls, files: None, client_auth, starvable, args: Vec::new() }
     }
 
     /// The URL of the first member.
@@ -200,6 +205,43 @@ impl Etcd {
         .await
     }
 
+    /// Makes another member etcd's leader, if this one is.
+    pub async fn depose(&self, index: usize) {
+        if self.leader_index().await != index {
+            return;
+        }
+        let id = self.member_id((index + 1) % self.members.len()).await;
+        let moved = self.ctl_command_through(self.member(index), &["move-leader", &id]).output().await;
+        assert!(moved.expect("etcdctl runs").status.success());
+        eventually("another leads", async || self.leader_index().await != index).await;
+    }
+
+    /// From now on this member hears its leader and gets no entries: it answers from memory, and applies nothing. `None` ends
+    /// that. Takes [`EtcdBuilder::starvable`]; the member must not be etcd's leader.
+    pub async fn starve(&self, index: Option<usize>) {
+        let id = match index {
+            Some(index) => Some(self.member_id(index).await),
+            None => None,
+        };
+        self.peers.as_ref().expect("a cluster that is starvable").starve(id);
+    }
+
+    /// Runs etcdctl on one member; what it printed.
+    pub async fn ctl_through(&self, member: usize, args: &[&str]) -> String {
+        let output = self.output(&self.member(member).endpoints(), args).await;
+        succeed(&format!("etcdctl {args:?}"), &output);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// As etcd writes it: hexadecimal.
+    async fn member_id(&self, index: usize) -> String {
+        let name = format!("m{index}");
+        let members = self.ctl(&["member", "list"]).await;
+        // `ID, started, NAME, …`
+        let mut lines = members.lines().map(|line| line.split(", ").collect::<Vec<_>>());
+        lines.find_map(|fields| (fields[2] == name).then(|| fields[0].to_owned())).expect("it is a member")
+    }
+
     /// Turns authentication on: `root` for [`Etcd::ctl`], and `user` with `password`, who may read and write all keys
     /// from `prefix` on.
     pub async fn enable_auth(&mut self, user: &str, password: &str, prefix: &str) {
@@ -320,6 +362,13 @@ impl EtcdBuilder {
         self.arg("--auto-tls")
     }
 
+    /// The members find each other through a proxy: see [`Etcd::starve`].
+    #[must_use]
+    pub fn starvable(mut self) -> Self {
+        self.starvable = true;
+        self
+    }
+
     /// One more flag for every member: `--quota-backend-bytes=1000000`.
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
@@ -348,12 +397,17 @@ impl EtcdBuilder {
         let make = || self.files.clone().unwrap_or_else(|| Certs::make(dir.path(), "tenure-test"));
         let tls = (self.tls && !auto).then(make);
         let ports = |_| Ports { client: free_port(), peer: free_port(), status: free_port() };
-        let members: Vec<Member> =
-            (0..self.members).map(|index| Member::new(index, ports(index), dir.path(), self.tls)).collect();
+        let mut between = self.starvable.then(Peers::new);
+        let member = |index| {
+            let ports = ports(index);
+            let advertised = between.as_mut().map_or(ports.peer, |between| between.front(ports.peer));
+            Member::new(index, ports, advertised, dir.path(), self.tls)
+        };
+        let members: Vec<Member> = (0..self.members).map(member).collect();
         let peers: Vec<String> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
         let (client_auth, args) = (self.client_auth, self.args.clone());
         let common = Common { bin, initial_cluster: peers.join(","), tls, client_auth, args };
-        Etcd { series: self.series.clone(), common, members, logs, dir, root: None }
+        Etcd { series: self.series.clone(), common, members, peers: between, logs, dir, root: None }
     }
 }
 

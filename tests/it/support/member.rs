@@ -44,6 +44,8 @@ pub struct Member {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
     ports: Ports,
+    /// Where the others find its peer port: a proxy's, where there is one.
+    advertised: u16,
     scheme: &'static str,
     log: String,
     /// None while killed.
@@ -51,13 +53,14 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(index: usize, ports: Ports, dir: &Path, tls: bool) -> Self {
+    pub(super) fn new(index: usize, ports: Ports, advertised: u16, dir: &Path, tls: bool) -> Self {
         let name = format!("m{index}");
         Self {
             data_dir: dir.join(&name),
             log: format!("{name}.log"),
             name,
             ports,
+            advertised,
             scheme: if tls { "https" } else { "http" },
             child: Mutex::new(None),
         }
@@ -68,8 +71,9 @@ impl Member {
         format!("{}://127.0.0.1:{}", self.scheme, self.ports.client)
     }
 
+    /// As the other members know it.
     pub(super) fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.peer)
+        format!("http://127.0.0.1:{}", self.advertised)
     }
 
     /// Freezes the process: its sockets stay open, connections are still accepted by the kernel, nothing is answered.
@@ -136,6 +140,7 @@ impl Member {
 
     fn args(&self, common: &Common) -> Vec<String> {
         let (client, peer) = (self.endpoint(), self.peer_url());
+        let listen_peer = format!("http://127.0.0.1:{}", self.ports.peer);
         let mut args: Vec<String> = [
             "--name",
             &self.name,
@@ -146,7 +151,7 @@ impl Member {
             "--advertise-client-urls",
             &client,
             "--listen-peer-urls",
-            &peer,
+            &listen_peer,
             "--initial-advertise-peer-urls",
             &peer,
             "--initial-cluster",

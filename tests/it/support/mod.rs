@@ -25,6 +25,7 @@ mod kube_api;
 mod kube_store;
 mod logs;
 mod member;
+mod peers;
 mod ports;
 mod proxy;
 mod roles;

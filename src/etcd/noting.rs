@@ -1,0 +1,112 @@
+//! What is noted of every try: whether the member serves, whether its connection is worth keeping, and what the log says of it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::connect::{Live, Pool, lock};
+use super::error::{Error, Kind};
+use super::reason::{CLOSED_WORD, of_alert};
+use crate::clock::{self, Instant};
+use crate::health::Reason;
+
+/// So many tries in a row without an answer, over at least this time, and the connection is made anew: after a partition, TCP
+/// itself would wait out its last retransmission time-out, which by then is many seconds.
+const SILENT_TRIES: u32 = 3;
+const SILENT_FOR: Duration = Duration::from_secs(2);
+
+/// How often the same refusal is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// Tries in a row that nobody answered.
+#[derive(Default)]
+pub(super) struct Silence {
+    tries: u32,
+    since: Option<Instant>,
+}
+
+impl Pool {
+    /// Takes note of how a try of `operation` ended.
+    pub(super) fn note(&self, index: usize, operation: &str, live: Option<&Live>, result: Result<(), &Error>) {
+        // What disables the member is said of the member.
+        if let Err(error) = &result
+            && !error.disables(operation)
+        {
+            self.complain(error);
+        }
+        if let Some(answered) = result.map_or_else(Error::answered, |()| Some(true)) {
+            // Another cluster's answer is no silence of ours.
+            if !answered && result.err().is_none_or(|error| error.kind() != Kind::Foreign) {
+                self.unheard(index);
+            }
+            self.note_silence(index, live, answered);
+        }
+        match result {
+            Ok(()) if proves(operation) => self.note_health(index, Ok(())),
+            Err(error) if error.disables(operation) => self.note_health(index, Err(self.reason(index, error))),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Why, as far as anybody said.
+    fn reason(&self, index: usize, error: &Error) -> Reason {
+        let reason = error.reason();
+        let member = &self.members[index];
+        let alert = member.dial.alert().filter(|_| reason.word == CLOSED_WORD);
+        alert.map_or(reason, |alert| of_alert(&alert, &member.endpoint))
+    }
+
+    /// Silence that lasts is the connection's, until a new one is silent as well.
+    fn note_silence(&self, index: usize, live: Option<&Live>, answered: bool) {
+        let mut silence = lock(&self.members[index].silence);
+        if answered {
+            *silence = Silence::default();
+            return;
+        }
+        silence.tries += 1;
+        let since = *silence.since.get_or_insert_with(clock::now);
+        if silence.tries >= SILENT_TRIES && clock::now().since(since) >= SILENT_FOR {
+            *silence = Silence::default();
+            if let Some(live) = live {
+                live.retired.store(true, Ordering::Release);
+            }
+        }
+        self.tls_check_soon();
+    }
+
+    fn note_health(&self, index: usize, outcome: Result<(), Reason>) {
+        let (serves, now) = (outcome.is_ok(), clock::now());
+        let before = self.health.note(index, outcome, now);
+        if before.as_ref().is_some_and(|before| before.members[index].serves != Some(serves)) {
+            self.telemetry.endpoint_up(&self.members[index].endpoint, serves);
+        }
+        let mut voice = lock(&self.voice);
+        let line = match before {
+            _ if !serves => voice.fails(index, &self.health.report(), now),
+            Some(before) => voice.serves(index, &before, now),
+            None => None,
+        };
+        if let Some(line) = line {
+            line.log();
+        }
+    }
+
+    /// Says what only a person can mend; each minute at most, since it is met at every request.
+    fn complain(&self, error: &Error) {
+        let kind = error.kind();
+        if !matches!(kind, Kind::Permission | Kind::NoSpace | Kind::Corrupt | Kind::Invalid) {
+            return;
+        }
+        let mut complained = lock(&self.complained);
+        let now = clock::now();
+        if complained.is_none_or(|(last, at)| last != kind || now.since(at) >= COMPLAIN_EVERY) {
+            *complained = Some((kind, now));
+            tracing::error!(%error, "etcd refuses what we need");
+        }
+    }
+}
+
+/// Whether an answer shows that the member serves what is needed: a linearizable read, or a write. An answered renewal does
+/// not: a member that has lost its quorum gives some, and a proxy gives them by itself.
+fn proves(operation: &str) -> bool {
+    !matches!(operation, "keep_alive" | "grant" | "revoke")
+}
