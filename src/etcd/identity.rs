@@ -33,9 +33,10 @@ pub(super) trait Answer {
     fn identity(&self) -> Option<Identity>;
 }
 
-/// Reads who answered.
+/// Reads who answered. Nobody has id 0: `etcd grpc-proxy` sends it with what it answers by itself (`grpcproxy/watcher.go`).
 pub(super) fn identity(header: Option<&ResponseHeader>) -> Option<Identity> {
-    header.map(|h| Identity { cluster: ClusterId(h.cluster_id()), member: MemberId(h.member_id()) })
+    let named = header.filter(|h| h.cluster_id() != 0);
+    named.map(|h| Identity { cluster: ClusterId(h.cluster_id()), member: MemberId(h.member_id()) })
 }
 
 macro_rules! answers {
@@ -206,7 +207,7 @@ impl Pool {
     /// Lets an answer in: of the pinned cluster only. While none is pinned it waits until one is.
     pub(super) async fn admit(&self, call: &Call, member: usize, said: Option<Identity>) -> Result<(), Error> {
         let operation = call.name;
-        let said = said.ok_or(Error::Malformed { operation, what: "no header" })?;
+        let said = said.ok_or(Error::Malformed { operation, what: "no id of a cluster" })?;
         let mut verdict = self.hear(member, said);
         if call.any_cluster {
             return Ok(());
@@ -308,7 +309,9 @@ impl Pool {
         };
         let answer = Box::pin(self.attempt(&call, member, &ask)).await.1;
         match answer {
-            Ok((answer, _)) => answer.identity().ok_or(Error::Malformed { operation: "identify", what: "no header" }),
+            Ok((answer, _)) => {
+                answer.identity().ok_or(Error::Malformed { operation: "identify", what: "no id of a cluster" })
+            }
             // A list of members names the cluster as well, and needs no right on our keys.
             Err(error) if error.kind() == Kind::Permission => match self.list(member).await {
                 Ok((identity, _)) => Ok(identity),
@@ -325,7 +328,8 @@ impl Pool {
             target.live.client.cluster_client().member_list().await.map_err(Cause::from)
         };
         let (answer, _) = Box::pin(self.attempt(&call, member, &ask)).await.1?;
-        let identity = answer.identity().ok_or(Error::Malformed { operation: "member_list", what: "no header" })?;
+        let identity =
+            answer.identity().ok_or(Error::Malformed { operation: "member_list", what: "no id of a cluster" })?;
         let listed = |m: &etcd_client::Member| Listed {
             member: MemberId(m.id()),
             name: m.name().to_owned(),

@@ -50,6 +50,11 @@ const TABLE: &[Row] = &[
         "certificate_issuer",
         "its certificate is not trusted: no authority in etcd.tls.ca_file issued it",
     ),
+    (
+        "invalid peer certificate: BadSignature",
+        "certificate_issuer",
+        "its certificate is not trusted: no authority in etcd.tls.ca_file issued it; one there has the issuer's name and another key",
+    ),
     ("certificate expired", "certificate_expired", "its certificate has expired"),
     ("certificate not valid yet", "certificate_not_yet_valid", "its certificate is not valid yet: is a clock wrong?"),
     (
@@ -205,7 +210,8 @@ mod tests {
                 "certificate_name",
             ),
             ("unavailable: invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "certificate_authority"),
-            ("unavailable: invalid peer certificate: BadSignature", "certificate"),
+            ("unavailable: invalid peer certificate: BadSignature", "certificate_issuer"),
+            ("unavailable: invalid peer certificate: Revoked", "certificate"),
             ("unavailable: received fatal alert: CertificateRequired", "client_certificate_missing"),
             ("unavailable: received fatal alert: HandshakeFailure", "tls"),
             ("unavailable: tls handshake eof", "tls"),

@@ -264,7 +264,7 @@ impl<'a> Stream<'a> {
     /// Nothing that another cluster says gets any further, be it an event, a sign of life or a refusal.
     fn admit(&self, message: &WatchResponse) -> Result<(), End> {
         let pool = &self.edge.pool;
-        let nobody = || End::Broken("an answer without a header".into());
+        let nobody = || End::Broken("an answer that names no cluster: is a proxy in between?".into());
         let said = identity(message.header()).ok_or_else(nobody)?;
         let verdict = pool.hear(self.member, said);
         pool.judge("watch", self.member, said, verdict).map_err(|error| {

@@ -26,7 +26,7 @@ async fn two_daemons_with_one_id_both_work_and_say_who_leads() {
     assert_eq!(a.get("/v1/elections/orders/redirect/x").await.expect("an answer").status, 200, "it is here");
     assert_eq!(b.get("/follower").await.expect("an answer").status, 200, "it follows a leader");
     // Nobody leads for no time at all in b's eyes: the leader is not b.
-    assert!(b.metric("leader_changes_total", &[]).await < 0.5);
+    assert!(b.metric("leader_changes_observed_total", &[]).await < 0.5);
     eventually_within("the older one hears of the younger one", Duration::from_secs(40), async || {
         a.logs().contains("another daemon uses our id")
     })
@@ -36,7 +36,7 @@ async fn two_daemons_with_one_id_both_work_and_say_who_leads() {
     let of_b = b.status().await.expect("a status");
     assert_eq!((&of_b["role"], &of_b["leader"]["id"]), (&"leader".into(), &"twin".into()));
     assert_ne!(of_b["leader"]["url"].as_str(), Some(url.as_str()));
-    assert!((b.metric("leader_changes_total", &[]).await - 1.0).abs() < 0.5, "another leadership");
+    assert!((b.metric("leader_changes_observed_total", &[]).await - 1.0).abs() < 0.5, "another leadership");
     assert_eq!(a.logs().matches("another daemon uses our id").count(), 1, "{}", a.logs());
 }
 

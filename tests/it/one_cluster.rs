@@ -101,7 +101,7 @@ async fn an_address_given_to_another_cluster_is_down_and_costs_no_leadership() {
     let (_, generation) = leader_of(&daemons).await;
     for link in &links {
         link.give_to(&foreign);
-        says(&daemons[0], &format!("at {}: this is etcd cluster", link.endpoint())).await;
+        says(&daemons[0], &format!("the etcd member {} does not serve: this is etcd cluster", link.endpoint())).await;
         eventually("it is down", async || !up(&daemons[0], &link.endpoint()).await).await;
         // Longer than a TTL: what answers as two clusters within one is not one etcd, and heeded later only.
         keeps_leading(&daemons[0], TTL * 3 / 2).await;

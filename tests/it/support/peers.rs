@@ -108,7 +108,8 @@ async fn down(
         }
         let withheld = entries_for.is_some() && starved.borrow().as_deref() == entries_for;
         // The answer that opens the stream passes, so that its reader waits instead of asking again.
-        if !withheld || !std::mem::replace(&mut opened, true) {
+        if !(withheld && opened) {
+            opened = true;
             if to.write_all(&chunk[..length]).await.is_err() && !withheld {
                 return Ok(carried);
             }

@@ -40,6 +40,8 @@ impl Daemon {
             let rest = line.strip_prefix("tenure_").and_then(|line| line.strip_prefix(name));
             rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
         };
+        let family = name.strip_suffix("_bucket").or(name.strip_suffix("_count")).unwrap_or(name);
+        assert!(text.contains(&format!("# HELP tenure_{family} ")), "no metric is named {name}");
         text.lines()
             .filter(series)
             .map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number"))
