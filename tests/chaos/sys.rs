@@ -81,6 +81,12 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>
     }
 }
 
+/// Tries again and again until it succeeds, for so long at most; the error is that of the last try.
+pub fn succeeds<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Done<T>) -> Done<T> {
+    let mut said = String::new();
+    until(what, limit, || attempt().map_err(|error| said = error).ok()).map_err(|error| format!("{error}: {said}"))
+}
+
 /// Runs a tool to its end, 15 s at most, and returns what it printed.
 pub fn tool(program: &str, args: &[&str]) -> Done<String> {
     finish(&format!("{program} {}", args.join(" ")), bounded(program, "15").args(args), b"")
