@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::daemons::{Crew, Daemon, start_register};
+use super::daemons::{Crew, Daemon, GRACE_MS, start_register};
 use super::faults::Claim;
-use super::history::{Fault, Phase, Record, Writer, now};
+use super::history::{Fault, Healed, Phase, Record, Writer, now};
 use super::members::Cluster;
 use super::net::Net;
 use super::place::Place;
-use super::sys::{Context, Done, Proc, pause, until};
+use super::sys::{Context, Done, Proc, pause, succeeds, until};
 
-/// From the end of all faults: TTL, the expiry of etcd, its own election, and the patience of two busy cores.
-const LEADER_WITHIN: Duration = Duration::from_secs(30);
+/// Whether a leader comes in time the checker judges (`progress.rs`). Who has none for so long gets none.
+const LEADER_AT_ALL: Duration = Duration::from_mins(1);
+/// etcd's records are tried to be read for so long.
+const RECORDS_WITHIN: Duration = Duration::from_secs(30);
 
 pub struct Arena {
     // The order matters: whoever asks ends before what it asks.
@@ -99,13 +101,14 @@ impl Arena {
         Ok(self.net)
     }
 
-    /// Puts what etcd and the daemons have written down into the history: first what needs no etcd.
+    /// Puts what etcd and the daemons have written down into the history: first what needs no etcd. That etcd could not be read
+    /// is in it as well, for else all that it holds would look lost.
     pub fn keep(&mut self) -> Done {
         for daemon in &self.daemons {
             let to = self.dir.join(format!("audit-{}-{}.jsonl", self.epoch, daemon.node.name));
             fs::copy(daemon.audit(), &to).context(|| to.display().to_string())?;
         }
-        self.dump()
+        self.dump().inspect_err(|_| self.writer.record(&Record::Unread { at: now() }))
     }
 
     pub fn fault(&self, at: u64, kind: &str, target: &str, phase: Phase, detail: &str) {
@@ -133,7 +136,15 @@ impl Arena {
 
     /// All is healed: etcd is healthy, every process runs, and somebody leads.
     pub fn recovered(&mut self) -> Done {
-        self.cluster.healthy()?;
+        self.cluster.serves()?;
+        let at = now();
+        let grace = self.cluster.grace();
+        self.writer.record(&Record::Healed(Healed { at, grace_ms: if grace { GRACE_MS } else { 0 } }));
+        let led = until("a leader, with nothing broken any more", LEADER_AT_ALL, || self.leader()).map_err(|error| {
+            let seen: Vec<_> = self.daemons.iter().map(|d| d.status().unwrap_or_default().to_string()).collect();
+            format!("{error}\n{}", seen.join("\n"))
+        });
+        println!("  a leader after {} ms", (now() - at) / 1_000_000);
         for n in 0..self.daemons.len() {
             if let Some(what) = self.daemons[n].misbehaved().or_else(|| self.crews[n].ended()) {
                 return Err(what);
@@ -142,11 +153,8 @@ impl Arena {
         if let Some(status) = self.register.ended() {
             return Err(format!("the register ended: {status}"));
         }
-        until("a leader, with nothing broken any more", LEADER_WITHIN, || self.leader()).map_err(|error| {
-            let seen: Vec<_> = self.daemons.iter().map(|d| d.status().unwrap_or_default().to_string()).collect();
-            format!("{error}\n{}", seen.join("\n"))
-        })?;
-        Ok(())
+        led?;
+        self.cluster.healthy()
     }
 
     /// A daemon that no other fault has, more often the one that leads. It is then taken.
@@ -167,7 +175,8 @@ impl Arena {
 
     /// Reads etcd's records of the election.
     pub fn dump(&mut self) -> Done {
-        let text = self.cluster.ctl(&["get", "--prefix", "/tenure/history/", "-w", "json"])?;
+        let get = ["get", "--prefix", "/tenure/history/", "-w", "json"];
+        let text = succeeds("etcd's records", RECORDS_WITHIN, || self.cluster.ctl(&get))?;
         self.dumps += 1;
         let to = self.dir.join(format!("etcd-history-{}-{}.json", self.epoch, self.dumps));
         fs::write(&to, text).context(|| to.display().to_string())

@@ -7,15 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::history::{Apply, Ask, Fault, Outcome, Phase, Register};
+use super::progress::{Recovery, recoveries};
 use super::read::{Epoch, read};
-
-/// What the daemons of a run are configured with.
-pub const TTL: Duration = Duration::from_secs(2);
+use super::takes::TTL;
 
 /// Faults that take a leader's key or lease away behind its back. The target is its id; empty where that is not known.
 const OUT_OF_BAND: &[&str] = &["key-deleted", "lease-revoked"];
@@ -50,7 +48,9 @@ pub enum Rule {
     FenceHolds,
     /// 5: what a fenced set acknowledged stays in it.
     NothingLostFromTheSet,
-    /// 6: every leadership has its record in etcd.
+    /// 5: somebody leads within the promised bound and what the faults of the round take by themselves.
+    Progress,
+    /// 6: every leadership has its record in etcd. Not judged where that could not be read at the end.
     NothingLost,
 }
 
@@ -74,6 +74,7 @@ fn violations(epoch: &Epoch) -> Vec<Violation> {
         view.records_grow();
         view.audits_grow();
         view.registers();
+        view.progress();
         view.nothing_lost();
         for (rule, mut whats) in view.found {
             let more = whats.len().saturating_sub(SHOWN);
@@ -305,8 +306,25 @@ impl View<'_> {
         self.all_broken(Rule::NothingLostFromTheSet, lost);
     }
 
+    fn progress(&mut self) {
+        let recoveries = match recoveries(self.epoch, self.election) {
+            Ok(recoveries) => recoveries,
+            Err(unknown) => return self.broken(Rule::Progress, unknown),
+        };
+        for late in recoveries.into_iter().filter(Recovery::late) {
+            let Recovery { took_ms, bound_ms, faults, .. } = &late;
+            let what = if late.led { "a leader that stayed came after" } else { "nobody led for" };
+            let faults = faults.join(", ");
+            self.broken(Rule::Progress, format!("{what} {took_ms} ms, and {bound_ms} ms are allowed after {faults}"));
+        }
+    }
+
     /// Every token that an answer or an audit names has its record.
     fn nothing_lost(&mut self) {
+        // What nobody could read is not known to be missing.
+        if self.epoch.unread {
+            return;
+        }
         let records = self.epoch.dumps.iter().flatten().filter(|r| r.election == self.election);
         let recorded: BTreeSet<u64> = records.map(|r| r.number).collect();
         let mut first_heard: BTreeMap<u64, Option<u64>> = BTreeMap::new();

@@ -18,6 +18,8 @@ pub const ELECTION: &str = "orders";
 /// Where a daemon's control listener is for the clients in its namespace.
 const CONTROL: &str = "127.0.0.1:4791";
 const REGISTER_PORT: u16 = 7000;
+/// The grace on the oldest etcd: a TTL and 5 %.
+pub const GRACE_MS: u64 = 2_100;
 pub const DAEMONS: usize = 5;
 /// Of each daemon.
 const CLIENTS: [&str; 3] = ["poller", "worker", "lock-set"];
@@ -36,7 +38,7 @@ impl Daemon {
     /// Its configuration, with a memory of its own that survives restarts.
     pub fn new(node: &Node, cluster: &Cluster, epoch: &str, place: &Place, logs: &Path) -> Done<Self> {
         let members: Vec<_> = cluster.members.iter().map(Member::client_url).collect();
-        let grace = if cluster.grace() { "2100ms" } else { "0s" };
+        let grace = format!("{}ms", if cluster.grace() { GRACE_MS } else { 0 });
         let dir = place.dir.join(format!("{epoch}-{}", node.name));
         fs::create_dir_all(dir.join("state")).context(|| dir.display().to_string())?;
         let path = |name: &str| dir.join(name).display().to_string();

@@ -25,6 +25,11 @@ pub enum Record {
         number: u64,
     },
     Fault(Fault),
+    Healed(Healed),
+    /// etcd's records could not be read at the end: what they hold is not known.
+    Unread {
+        at: u64,
+    },
     Ask(Ask),
     Write(Write),
     Apply(Apply),
@@ -38,6 +43,13 @@ pub struct Fault {
     pub phase: Phase,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+/// All faults have ended, and a quorum of etcd answers linearizable reads. The daemons have this grace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Healed {
+    pub at: u64,
+    pub grace_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 //!
 //! Three members of etcd, five daemons and the clients beside each of them run in network namespaces with a router
 //! between them (`net.rs`); every member has a file system of its own (`members.rs`). In rounds of about ten seconds one to
-//! four faults begin, overlap and end (`faults/`); then there has to be a leader again within 30 s. Everybody writes down
-//! what he sent and heard (`history.rs`), and in the end that is all that the checker reads (`check.rs`).
+//! four faults begin, overlap and end (`faults/`); then there has to be a leader again within the promised bound and what these
+//! faults take by themselves (`faults/takes.rs`). Everybody writes down what he sent and heard (`history.rs`), and in the end that is
+//! all that the checker reads (`check.rs`).
 //!
 //! # Phases
 //!
@@ -18,7 +19,8 @@
 //! The seed gives the order of the faults, their targets and their lengths; what happens in between is up to the machine, so
 //! a seed that showed something shows it again with some luck only.
 //!
-//! A daemon that ends by itself, panics, or does not end on SIGTERM breaks the run off; so does a client that ends. The
+//! A daemon that ends by itself, panics, or does not end on SIGTERM breaks the run off; so does a client that ends, and a fault
+//! that cannot be ended. What could not be read then is not judged, and the report says so. The
 //! history stays where it was written.
 //!
 //! # Faults
@@ -76,11 +78,14 @@ mod link;
 mod members;
 mod net;
 mod place;
+mod progress;
 mod read;
 mod register;
 mod report;
 mod run;
 mod sys;
+
+use faults::takes;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::net::Node;
 use super::place::Place;
-use super::sys::{Context, Done, Peer, Proc, bounded, finish, pause, tool, until};
+use super::sys::{Context, Done, Peer, Proc, bounded, finish, pause, succeeds, tool, until};
 
 /// Enough for a small history, and quickly filled.
 const QUOTA: &str = "16777216";
@@ -95,6 +95,9 @@ impl Cluster {
             "--election-timeout=1000".to_owned(),
             format!("--snapshot-count={SNAPSHOT_COUNT}"),
             format!("--quota-backend-bytes={QUOTA}"),
+            // At the default cost a login takes a core for 60 ms, and daemons whose tokens end after a second log in all the
+            // time: on a busy machine they wait for one another for longer than anybody waits. It is tokens that are attacked.
+            "--bcrypt-cost=4".to_owned(),
             "--logger=zap".to_owned(),
         ];
         if member.series != "3.4" {
@@ -109,6 +112,14 @@ impl Cluster {
         peers.collect::<Vec<_>>().join(",")
     }
 
+    /// Waits until a quorum answers linearizable reads, which is what etcd calls healthy. A member that fails is asked again.
+    pub fn serves(&self) -> Done {
+        until("a quorum of etcd that answers linearizable reads", HEALTHY_WITHIN, || {
+            let well = self.members.iter().filter(|member| member.well()).count();
+            (2 * well > self.members.len()).then_some(())
+        })
+    }
+
     pub fn healthy(&mut self) -> Done {
         for member in &mut self.members {
             let name = member.node.name.clone();
@@ -116,20 +127,19 @@ impl Cluster {
                 if let Some(status) = member.process.as_mut().and_then(Proc::ended) {
                     return Some(Err(format!("{name} ended by itself: {status}; log: {}", member.log.display())));
                 }
-                let (_, answer) = member.status("/health").ok()?;
-                (answer["health"] == "true").then_some(Ok(()))
+                member.well().then_some(Ok(()))
             })??;
         }
         Ok(())
     }
 
-    /// Which member leads the cluster, as they say themselves.
     /// Whether the daemons wait a TTL after a vacancy. A deposed leader of the old etcd revokes leases that the new one has just
     /// renewed (etcd-io/etcd#15247): whoever waits so long keeps even then to one leader and its promises.
     pub fn grace(&self) -> bool {
         self.members[0].series == "3.4"
     }
 
+    /// Which member leads the cluster, as they say themselves.
     pub fn leader(&self) -> Option<usize> {
         self.members.iter().position(Member::is_leader)
     }
@@ -156,7 +166,9 @@ impl Cluster {
     pub fn ctl_command(&self, endpoints: &str, args: &[&str]) -> Done<Command> {
         let mut command = Command::new(bin(&self.members[0].series)?.join("etcdctl"));
         // The oldest still knows another interface.
-        command.env("ETCDCTL_API", "3").args(["--endpoints", endpoints, "--dial-timeout=1s", "--command-timeout=4s"]);
+        // With authentication it logs in first.
+        let limit = if self.auth { "--command-timeout=10s" } else { "--command-timeout=4s" };
+        command.env("ETCDCTL_API", "3").args(["--endpoints", endpoints, "--dial-timeout=1s", limit]);
         if self.auth {
             command.args(["--user", ROOT]);
         }
@@ -215,18 +227,10 @@ impl Cluster {
         let id = self.id(index)?;
         self.members[index].kill();
         // etcd refuses until the members that are left have been connected for 5 s.
-        until("the member is removed", Duration::from_secs(15), || self.ctl(&["member", "remove", &id]).ok())?;
+        succeeds("the member is removed", Duration::from_secs(30), || self.ctl(&["member", "remove", &id]))?;
         let (name, url) = (self.members[index].node.name.clone(), self.members[index].peer_url());
         let add = ["member", "add", &name, "--peer-urls", &url];
-        let mut said = String::new();
-        until("the member is added", Duration::from_secs(15), || match self.ctl(&add) {
-            Ok(_) => Some(()),
-            Err(error) => {
-                said = error;
-                None
-            }
-        })
-        .map_err(|error| format!("{error}: {said}"))?;
+        succeeds("the member is added", Duration::from_secs(30), || self.ctl(&add))?;
         self.members[index].wipe()?;
         self.members[index].state = "existing";
         self.spawn(index, place)
@@ -277,6 +281,10 @@ impl Member {
 
     fn status(&self, path: &str) -> Done<(u16, Value)> {
         Peer::Tcp(format!("{}:2381", self.node.address())).get(path)
+    }
+
+    fn well(&self) -> bool {
+        self.status("/health").is_ok_and(|(_, answer)| answer["health"] == "true")
     }
 
     fn is_leader(&self) -> bool {

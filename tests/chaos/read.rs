@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::history::{Apply, Ask, Fault, Record, Write};
+use super::history::{Apply, Ask, Fault, Healed, Record, Write};
 
 /// All that happened on one etcd.
 #[derive(Debug, Default)]
@@ -22,6 +22,10 @@ pub struct Epoch {
     pub at: u64,
     pub rounds: u64,
     pub faults: Vec<Fault>,
+    /// Ends of faults, and the beginning.
+    pub healed: Vec<Healed>,
+    /// Whether etcd's records at the end are missing, and that is known.
+    pub unread: bool,
     pub asks: Vec<Ask>,
     pub writes: Vec<Write>,
     /// Of each register process, in its order.
@@ -103,6 +107,8 @@ impl Epoch {
             Record::Epoch { .. } => {}
             Record::Round { .. } => self.rounds += 1,
             Record::Fault(fault) => self.faults.push(fault),
+            Record::Healed(healed) => self.healed.push(healed),
+            Record::Unread { .. } => self.unread = true,
             Record::Ask(ask) => self.asks.push(ask),
             Record::Write(write) => self.writes.push(write),
             Record::Apply(apply) => self.applied.last_mut().expect("a file is open").push(apply),
@@ -129,7 +135,8 @@ fn epoch(record: &Record) -> Option<Epoch> {
 /// When a record belongs to an epoch: an answer by its question.
 fn at(record: &Record) -> u64 {
     match record {
-        Record::Epoch { at, .. } | Record::Round { at, .. } => *at,
+        Record::Epoch { at, .. } | Record::Round { at, .. } | Record::Unread { at } => *at,
+        Record::Healed(healed) => healed.at,
         Record::Fault(fault) => fault.at,
         Record::Ask(ask) => ask.sent,
         Record::Write(write) => write.sent,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::check::{Violation, claims, contents};
 use super::history::{Apply, Fault, Outcome, Phase, Register};
+use super::progress::{Recovery, recoveries};
 use super::read::Epoch;
 
 /// Pollers ask every few tens of milliseconds; on a busy machine some answers take longer. A gap between two answers of
@@ -17,6 +18,9 @@ const GAP_MS: u64 = 250;
 
 /// A run as long as this must have seen stale writes: five minutes, but for what starting takes.
 const TAME: Duration = Duration::from_secs(270);
+
+/// Ends of faults that are shown, those nearest to their bounds.
+const SHOWN: usize = 12;
 
 /// How the end of a fault begins in which etcd renewed a lease that had expired.
 pub const ANSWERED: &str = "answered";
@@ -47,6 +51,10 @@ pub struct Summary {
     pub adds_lost: usize,
     pub adds_without_fence: usize,
     pub adds_without_fence_lost: usize,
+    /// Ends of faults until somebody led, the one nearest to its bound first.
+    pub recoveries: Vec<Recovery>,
+    /// Epochs whose records in etcd could not be read at the end, so that nothing is known to be lost or not.
+    pub unread: Vec<String>,
     /// Why this run proves nothing, if so.
     pub too_tame: Option<String>,
     pub violations: Vec<Violation>,
@@ -97,8 +105,14 @@ impl Summary {
             let answered = |f: &&Fault| f.phase == Phase::End && f.detail.starts_with(ANSWERED);
             summary.stale_keep_alives += epoch.faults.iter().filter(answered).count();
             summary.count_writes(epoch);
-            epoch.elections().iter().for_each(|election| seen.look(epoch, election));
+            summary.unread.extend(epoch.unread.then(|| epoch.name.clone()));
+            for election in epoch.elections() {
+                seen.look(epoch, &election);
+                // A fault without a figure is a violation already.
+                summary.recoveries.extend(recoveries(epoch, &election).unwrap_or_default());
+            }
         }
+        summary.recoveries.sort_by(|a, b| b.ratio().total_cmp(&a.ratio()));
         let leaderless: u64 = seen.gaps.iter().sum();
         #[allow(clippy::cast_precision_loss, reason = "milliseconds of a run are far below 2^52")]
         let share = leaderless as f64 / seen.total.max(1) as f64;
@@ -165,12 +179,26 @@ impl Summary {
         row("acknowledged adds to the fenced set, and lost of these", format!("{}, {}", self.adds, self.adds_lost));
         let without = format!("{}, {}", self.adds_without_fence, self.adds_without_fence_lost);
         row("the same without a fence", without);
+        let slowest = self.recoveries.iter().max_by_key(|r| r.took_ms);
+        let row_of = |r: Option<&Recovery>| r.map_or_else(|| "none".to_owned(), Recovery::row);
+        row("a leader after the end of the faults, of", format!("{} ends", self.recoveries.len()));
+        row("the same, nearest to its bound", row_of(self.recoveries.first()));
+        row("the same, slowest", row_of(slowest));
         row("violations", self.violations.len().to_string());
         text += "\n| fault | times |\n|---|---|\n";
         for (kind, times) in &self.faults {
             _ = writeln!(text, "| {kind} | {times} |");
         }
+        text += "\n| faults | what takes time of its own | allowed | until a leader | ratio |\n|---|---|---|---|---|\n";
+        for r in self.recoveries.iter().take(SHOWN) {
+            let (faults, causes) = (r.faults.join(", "), r.causes.join(", "));
+            let (bound, took) = (r.bound_ms, r.took_ms);
+            _ = writeln!(text, "| {faults} | {causes} | {bound} ms | {took} ms | {:.2} |", r.ratio());
+        }
         text.push('\n');
+        for epoch in &self.unread {
+            _ = writeln!(text, "* NOT JUDGED: what etcd has records of in {epoch}, since they could not be read");
+        }
         for v in &self.violations {
             _ = writeln!(text, "* VIOLATION {:?} in {} of {}: {}", v.rule, v.election, v.epoch, v.what);
         }
@@ -178,6 +206,13 @@ impl Summary {
             _ = writeln!(text, "* FAILED: the attack is too tame: {why}");
         }
         text
+    }
+}
+
+impl Recovery {
+    fn row(&self) -> String {
+        let Self { bound_ms, took_ms, faults, .. } = self;
+        format!("{took_ms} ms of {bound_ms} ms ({:.2}): {}", self.ratio(), faults.join(", "))
     }
 }
 

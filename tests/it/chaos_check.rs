@@ -2,13 +2,15 @@
 //! checker that lets everything pass would make the whole suite worthless, and nothing else would show it.
 
 #[path = "../chaos/check.rs"]
-mod check;
+pub(crate) mod check;
 #[path = "../chaos/client.rs"]
 #[allow(dead_code, reason = "the register shares its command line; the client runs in the suite")]
 mod client;
 #[path = "../chaos/history.rs"]
 #[allow(dead_code, reason = "the harness writes with it")]
 mod history;
+#[path = "../chaos/progress.rs"]
+pub(crate) mod progress;
 #[path = "../chaos/read.rs"]
 mod read;
 #[path = "../chaos/register.rs"]
@@ -17,6 +19,8 @@ mod register;
 #[path = "../chaos/report.rs"]
 #[allow(dead_code, reason = "its figures are tested, its output is for the suite")]
 mod report;
+#[path = "../chaos/faults/takes.rs"]
+pub(crate) mod takes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,17 +34,17 @@ use history::{Register, Writer};
 use register::{Request, Store};
 use report::Summary;
 
-const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 /// A history: the records of each file.
-struct History(BTreeMap<&'static str, Vec<Value>>);
+pub(crate) struct History(BTreeMap<&'static str, Vec<Value>>);
 
-fn ask(daemon: &str, sent: u64, heard: u64, token: u64, valid_for_ms: u64) -> Value {
+pub(crate) fn ask(daemon: &str, sent: u64, heard: u64, token: u64, valid_for_ms: u64) -> Value {
     json!({"record": "ask", "election": "orders", "daemon": daemon, "sent": sent * MS, "heard": heard * MS, "status": 200,
            "leader": daemon, "token": token, "valid_for_ms": valid_for_ms})
 }
 
-fn fault(at: u64, kind: &str, phase: &str) -> Value {
+pub(crate) fn fault(at: u64, kind: &str, phase: &str) -> Value {
     json!({"record": "fault", "at": at * MS, "kind": kind, "target": "pod-0", "phase": phase, "detail": ""})
 }
 
@@ -77,7 +81,7 @@ fn base64(text: &str) -> String {
 
 impl History {
     /// Two leaderships: pod-0 with token 1 is gone by 2.4 s, pod-1 leads with 2 from 3 s on; a stale write comes at 4 s.
-    fn clean() -> Self {
+    pub(crate) fn clean() -> Self {
         let mut stale = apply("unfenced", 4_001, 1, 2, true);
         stale["added"] = json!([]);
         let mut first = apply("fenced-set", 2_000, 1, 0, true);
@@ -128,7 +132,7 @@ impl History {
         Self(BTreeMap::from(files))
     }
 
-    fn of(&mut self, file: &'static str) -> &mut Vec<Value> {
+    pub(crate) fn of(&mut self, file: &'static str) -> &mut Vec<Value> {
         self.0.entry(file).or_default()
     }
 
@@ -136,7 +140,7 @@ impl History {
         self.of("etcd-history-one.json")[0]["kvs"].as_array_mut().expect("records")
     }
 
-    fn write(&self) -> TempDir {
+    pub(crate) fn write(&self) -> TempDir {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         for (file, lines) in &self.0 {
             let text: String = lines.iter().map(|line| line.to_string() + "\n").collect();
@@ -146,7 +150,7 @@ impl History {
     }
 
     /// The rules that are broken.
-    fn broken(&self) -> Vec<Rule> {
+    pub(crate) fn broken(&self) -> Vec<Rule> {
         let dir = self.write();
         let (_, violations) = check::check(dir.path()).expect("a history that can be read");
         let mut rules: Vec<Rule> = violations.iter().map(|v| v.rule).collect();
@@ -156,7 +160,7 @@ impl History {
 }
 
 /// The rules that are broken once a clean history was changed.
-fn broken(change: impl FnOnce(&mut History)) -> Vec<Rule> {
+pub(crate) fn broken(change: impl FnOnce(&mut History)) -> Vec<Rule> {
     let mut history = History::clean();
     change(&mut history);
     history.broken()
@@ -259,7 +263,14 @@ fn an_add_that_is_lost_is_caught() {
 fn a_leadership_without_a_record_is_caught() {
     assert_eq!(broken(|h| _ = h.dump().pop()), [Rule::NothingLost]);
     assert_eq!(broken(|h| h.of("audit-one-pod-1.jsonl").push(elected("pod-1", 3))), [Rule::NothingLost]);
-    assert_eq!(broken(|h| _ = h.0.remove("etcd-history-one.json")), [Rule::NothingLost], "no dump at all");
+    let no_dump = |h: &mut History| _ = h.0.remove("etcd-history-one.json");
+    assert_eq!(broken(no_dump), [Rule::NothingLost], "no dump at all");
+    // One that could not be made is said, and nobody takes what it would have held for lost.
+    let unread = |h: &mut History| {
+        no_dump(h);
+        h.of("harness.jsonl").push(json!({"record": "unread", "at": 5_000 * MS}));
+    };
+    assert_eq!(broken(unread), []);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod auth;
 mod bad_input;
 mod careless;
 mod chaos_check;
+mod chaos_progress;
 mod cli_broken_configs;
 mod cli_commands;
 mod cli_config;

@@ -5,6 +5,7 @@ mod cluster;
 mod disk;
 mod network;
 mod processes;
+pub mod takes;
 
 use std::time::{Duration, Instant};
 
@@ -119,9 +120,13 @@ pub const HEAVY: &[Fault] = &[
 /// The attack that the daemon's confirmed renewals are there for.
 pub const STALE: &[Fault] = &[fault("stale-keep-alive", MEMBERS, STALE_FOR, disk::stale_keep_alive)];
 
-/// Whether there are faults of all these names.
+/// Whether there are faults of all these names, and every fault has its figure.
 pub fn known(names: &[&str]) -> Done {
     let all: Vec<_> = LIGHT.iter().chain(HEAVY).map(|fault| fault.name).collect();
+    let untold = all.iter().find(|name| takes::takes(name).is_none());
+    if let Some(name) = untold {
+        return Err(format!("nobody has said what {name} takes: faults/takes.rs"));
+    }
     let unknown = names.iter().find(|name| !all.contains(name));
     unknown.map_or(Ok(()), |name| Err(format!("no fault is called {name}; there are {}", all.join(", "))))
 }
@@ -185,7 +190,9 @@ pub fn round(arena: &mut Arena, decks: &mut [(&mut Deck, usize)]) -> Done {
     active.sort_by_key(|active| active.due);
     for Active { fault, begun, due } in active {
         pause(due.saturating_duration_since(Instant::now()))?;
-        (begun.undo)(arena).map_err(|error| format!("end of {}: {error}", fault.name))?;
+        // Its end is not in the history then: the fault lasts.
+        (begun.undo)(arena)
+            .map_err(|error| format!("{} of {} could not be ended: {error}", fault.name, begun.target))?;
         let detail = std::mem::take(&mut arena.remark);
         arena.fault(now(), fault.name, &begun.target, Phase::End, &detail);
         release(arena, fault, begun.daemon);
