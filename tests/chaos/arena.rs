@@ -115,7 +115,7 @@ impl Arena {
         println!("  {} {kind} {target} {detail}", if phase == Phase::Begin { "begin" } else { "end  " });
         let text = |text: &str| text.to_owned();
         let (kind, target, detail) = (text(kind), text(target), text(detail));
-        self.writer.record(&Record::Fault(Fault { at, kind, target, phase, detail }));
+        self.writer.record(&Record::Fault(Fault { at, by: now(), kind, target, phase, detail }));
     }
 
     pub fn round(&mut self) {

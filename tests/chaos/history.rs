@@ -38,6 +38,9 @@ pub enum Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     pub at: u64,
+    /// When all that it does was done.
+    #[serde(default)]
+    pub by: u64,
     pub kind: String,
     pub target: String,
     pub phase: Phase,

@@ -1,30 +1,32 @@
 //! Invariant 5, as it shows from outside: once the faults of a round have ended, somebody leads within the promised bound plus
 //! what these faults take by themselves (`faults/takes.rs`).
 //!
-//! The clock starts when all faults have ended and a quorum of etcd answers linearizable reads. A leader that is lost again before
-//! the next fault does not count, but the one after it.
+//! A clock starts when all faults have ended and a quorum of etcd answers linearizable reads. Another starts with every fault that
+//! begins or ends while etcd is well and some daemon is, as it must be with faults of daemons alone; it runs until the next change.
+//! A leader that is lost again meanwhile does not count, but the one after it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::check::claims;
-use super::history::{Fault, Healed, Phase};
+use super::history::{Fault, Phase};
 use super::read::Epoch;
-use super::takes::{PAUSE_LASTS, START, bound};
+use super::takes::{PAUSE_LASTS, START, Takes, bound, takes};
 
 /// Half a TTL. Questions come every few tens of milliseconds: so long without an answer of a leader, and there was none.
 const GAP: Duration = Duration::from_secs(1);
 
-/// How one round ended.
+/// What one clock showed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recovery {
     pub election: String,
-    /// Its faults, and what takes time of its own.
+    /// The faults whose end may still be felt, and what takes time of its own.
     pub faults: Vec<String>,
     pub causes: Vec<String>,
     pub bound_ms: u64,
-    /// Until there was a leader that stayed; where there was none, until the next fault or the end of the history.
+    /// Until there was a leader that stayed; where there was none, until the next change or the end of the history.
     pub took_ms: u64,
     pub led: bool,
 }
@@ -41,31 +43,50 @@ impl Recovery {
     }
 }
 
-/// Each end of faults in an epoch.
+/// A fault in its time.
+struct Span<'a> {
+    kind: &'a str,
+    takes: Takes,
+    from: u64,
+    /// All of it is done.
+    in_force: u64,
+    end: u64,
+}
+
+/// Each clock of an epoch, and what it showed.
 ///
 /// # Errors
 /// When nobody has said what one of these faults takes.
 pub fn recoveries(epoch: &Epoch, election: &str) -> Result<Vec<Recovery>, String> {
-    let mut healed: Vec<&Healed> = epoch.healed.iter().collect();
-    healed.sort_by_key(|h| h.at);
-    let end = epoch.asks.iter().map(|a| a.heard).max().unwrap_or(epoch.at);
-    let mut after = epoch.at;
+    let healed: BTreeMap<u64, u64> = epoch.healed.iter().map(|h| (h.at, h.grace_ms)).collect();
+    let Some((&start, &grace_ms)) = healed.first_key_value() else { return Ok(Vec::new()) };
+    let grace = Duration::from_millis(grace_ms);
+    let begun = epoch.faults.iter().filter(|f| f.phase == Phase::Begin);
+    let mut spans: Vec<Span> = begun.map(|f| span(epoch, f)).collect::<Result<_, _>>()?;
+    spans.push(Span { kind: START, takes: takes(START)?, from: epoch.at, in_force: start, end: start });
+    let last = epoch.asks.iter().map(|a| a.heard).max().unwrap_or(epoch.at);
+    let changes = spans.iter().flat_map(|s| [s.in_force, s.end]).filter(|at| *at > start);
+    let held = |at: &u64| spans.iter().any(|s| s.from <= *at && *at < s.end);
+    let promised = |at: &u64| spans.iter().all(|s| s.takes.promised || s.from >= *at || *at >= s.end);
+    let clocks: BTreeSet<u64> = changes.filter(held).chain(healed.keys().copied()).filter(promised).collect();
     let mut all = Vec::new();
-    for healed in healed {
-        let begun = |f: &&Fault| f.phase == Phase::Begin;
-        let faults = epoch.faults.iter().filter(begun).filter(|f| f.at >= after && f.at < healed.at);
-        let first = faults.clone().map(|f| f.at).min().unwrap_or(healed.at);
-        let since = |f: &Fault| Duration::from_nanos(healed.at - end_of(epoch, f).min(healed.at));
-        let mut kinds: Vec<_> = faults.map(|f| (f.kind.as_str(), since(f))).collect();
-        // The first has no faults before it: daemons that begin.
-        kinds.extend((after == epoch.at).then_some((START, Duration::ZERO)));
-        let tried = epoch.faults.iter().filter(|f| f.at < first && f.at + nanos(PAUSE_LASTS) >= first);
-        let tried: Vec<_> = tried.map(|f| f.kind.as_str()).collect();
-        let (bound, causes) = bound(&kinds, &tried, Duration::from_millis(healed.grace_ms))?;
-        let next = epoch.faults.iter().filter(begun).map(|f| f.at).filter(|at| *at > healed.at).min();
-        let (took, led) = leader_after(epoch, election, healed.at, next.unwrap_or(end));
-        after = healed.at;
-        // A history that ends, or whose next fault comes, before it was time says nothing.
+    for at in clocks {
+        // What faults of an earlier round take may reach into this one.
+        let since = |s: &Span| Duration::from_nanos(at.saturating_sub(s.end));
+        let of = spans.iter().filter(|s| s.in_force <= at && since(s) <= s.takes.all(grace));
+        let kinds: Vec<_> = of.map(|s| (s.kind, since(s))).collect();
+        if kinds.is_empty() {
+            continue;
+        }
+        let after = healed.range(..at).next_back().map_or(start, |(at, _)| *at);
+        let first = spans.iter().map(|s| s.from).filter(|from| *from >= after).min().unwrap_or(at).min(at);
+        let lasts = nanos(PAUSE_LASTS);
+        let tried = spans.iter().filter(|s| s.from < first && s.end.min(first) + lasts >= first);
+        let tried: Vec<_> = tried.map(|s| s.kind).collect();
+        let (bound, causes) = bound(&kinds, &tried, grace)?;
+        let next = spans.iter().flat_map(|s| [s.from, s.end]).filter(|change| *change > at).min();
+        let (took, led) = leader_after(epoch, election, at, next.unwrap_or(last).min(last));
+        // A history that ends, or changes, before it was time says nothing.
         if led || took > nanos(bound) {
             let mut faults: Vec<_> = kinds.iter().map(|(kind, _)| (*kind).to_owned()).collect();
             faults.sort_unstable();
@@ -77,10 +98,12 @@ pub fn recoveries(epoch: &Epoch, election: &str) -> Result<Vec<Recovery>, String
     Ok(all)
 }
 
-/// When a fault ended; where that is not recorded, never.
-fn end_of(epoch: &Epoch, begin: &Fault) -> u64 {
+/// A fault that has begun; one whose end is not recorded lasts.
+fn span<'a>(epoch: &Epoch, begin: &'a Fault) -> Result<Span<'a>, String> {
+    let kind = begin.kind.as_str();
     let same = |f: &&Fault| f.phase == Phase::End && (&f.kind, &f.target) == (&begin.kind, &begin.target);
-    epoch.faults.iter().filter(same).map(|f| f.at).filter(|at| *at >= begin.at).min().unwrap_or(u64::MAX)
+    let end = epoch.faults.iter().filter(same).map(|f| f.at).filter(|at| *at >= begin.at).min().unwrap_or(u64::MAX);
+    Ok(Span { kind, takes: takes(kind)?, from: begin.at, in_force: begin.by.max(begin.at).min(end), end })
 }
 
 /// How long after `from` there was a leader that stayed until `end`, and whether there was one at all.

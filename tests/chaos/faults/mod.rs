@@ -123,10 +123,7 @@ pub const STALE: &[Fault] = &[fault("stale-keep-alive", MEMBERS, STALE_FOR, disk
 /// Whether there are faults of all these names, and every fault has its figure.
 pub fn known(names: &[&str]) -> Done {
     let all: Vec<_> = LIGHT.iter().chain(HEAVY).map(|fault| fault.name).collect();
-    let untold = all.iter().find(|name| takes::takes(name).is_none());
-    if let Some(name) = untold {
-        return Err(format!("nobody has said what {name} takes: faults/takes.rs"));
-    }
+    all.iter().try_for_each(|name| takes::takes(name).map(|_| ()))?;
     let unknown = names.iter().find(|name| !all.contains(name));
     unknown.map_or(Ok(()), |name| Err(format!("no fault is called {name}; there are {}", all.join(", "))))
 }
@@ -193,6 +190,10 @@ pub fn round(arena: &mut Arena, decks: &mut [(&mut Deck, usize)]) -> Done {
         // Its end is not in the history then: the fault lasts.
         (begun.undo)(arena)
             .map_err(|error| format!("{} of {} could not be ended: {error}", fault.name, begun.target))?;
+        if fault.needs.iter().any(|need| [Claim::Members, Claim::Alone].contains(need)) {
+            // Only then has it ended: what it takes is counted from here.
+            arena.cluster.serves()?;
+        }
         let detail = std::mem::take(&mut arena.remark);
         arena.fault(now(), fault.name, &begun.target, Phase::End, &detail);
         release(arena, fault, begun.daemon);

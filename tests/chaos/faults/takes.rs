@@ -17,8 +17,8 @@ const PROMISE: Duration = Duration::from_millis(500);
 const MESSAGE: Duration = Duration::from_millis(250);
 /// `--election-timeout` of the members. Timers are random between one and two of it.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
-/// What went well for so long makes a daemon forget a pause that grew (`LASTING` in `src/election/pause.rs`).
-pub const PAUSE_LASTS: Duration = Duration::from_secs(10);
+/// A pause that grew is forgotten 10 s after it has passed, and it is of 5 s at most (`src/election/pause.rs`).
+pub const PAUSE_LASTS: Duration = Duration::from_secs(15);
 
 /// How a fault may end a leadership, the gentlest way first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ impl Ends {
     fn promised(self, grace: Duration) -> Duration {
         match self {
             // Whoever asks has to be answered.
-            Self::Nothing => MESSAGE,
+            Self::Nothing => 2 * MESSAGE,
             // The promise runs out; one read, one commit, one watch delivery.
             Self::Gracefully => PROMISE + 3 * MESSAGE,
             // The lease, etcd's overshoot, the grace; one commit, and whoever asks is answered.
@@ -51,12 +51,15 @@ pub enum Cause {
     /// etcd elects a leader, which needs up to two election timeouts, and who is elected starts each lease afresh and adds one
     /// (`Promote` in etcd's lessor).
     EtcdElects,
-    /// Without pre-vote, as 3.4 has it, a member that comes back deposes the leader once more.
+    /// Without pre-vote, as 3.4 has it, a member that comes back deposes the leader, and cannot win. It is the first to try again
+    /// one time in three, and each time costs up to two election timeouts: three in a row are allowed.
     EtcdElectsAgain,
     /// A revoke that failed is tried again after 3 s (`expiredLeaseRetryInterval` in etcd's lessor).
     RevokeAgain,
     /// A member that answers and applies nothing serves the watch: the next renewal shows that, the second probe moves it.
     StaleWatch,
+    /// A daemon that hears nothing, and is heard, renews its lease until its guard has passed.
+    RenewsUnheard,
     /// Whoever saw history rewound keeps out of the queue for one TTL.
     Rewound,
     /// Nobody is elected over a generation that was raised before one TTL has passed.
@@ -74,10 +77,10 @@ impl Cause {
         let (ttl, election) = (millis(TTL), millis(ELECTION_TIMEOUT));
         Duration::from_millis(match self {
             Self::EtcdElects => 3 * election,
-            Self::EtcdElectsAgain => 2 * election,
+            Self::EtcdElectsAgain => 6 * election,
             Self::RevokeAgain => 3_000,
             Self::StaleWatch | Self::Unconfirmed => ttl / 5 + 2 * (ttl / 10),
-            Self::Rewound | Self::Raised => ttl,
+            Self::RenewsUnheard | Self::Rewound | Self::Raised => ttl,
             Self::Login => 2_000,
             Self::Pause => 5_000,
         })
@@ -94,35 +97,53 @@ const fn millis(span: Duration) -> u64 {
 pub struct Takes {
     pub ends: Ends,
     pub causes: &'static [Cause],
+    /// Whether a leader is promised while it lasts: etcd is well, and so is every daemon that it does not hit.
+    pub promised: bool,
 }
 
-use Cause::{EtcdElects, Login, Pause, Raised, RevokeAgain, Rewound, StaleWatch, Unconfirmed};
+use Cause::{EtcdElects, Login, Pause, Raised, RenewsUnheard, RevokeAgain, Rewound, StaleWatch, Unconfirmed};
 use Ends::{Gracefully, Nothing, Suddenly};
 
-/// A kind of fault, by its name in the history. `None` for one that nobody has given a figure.
-pub fn takes(kind: &str) -> Option<Takes> {
-    let (ends, causes): (Ends, &'static [Cause]) = match kind {
+impl Takes {
+    fn causes(self, grace: Duration) -> impl Iterator<Item = Cause> {
+        let again = !grace.is_zero() && self.causes.contains(&EtcdElects);
+        self.causes.iter().copied().chain(again.then_some(Cause::EtcdElectsAgain))
+    }
+
+    /// After so long it is not felt any more, but for pauses.
+    pub fn all(self, grace: Duration) -> Duration {
+        self.ends.promised(grace) + self.causes(grace).map(Cause::takes).sum::<Duration>()
+    }
+}
+
+/// A kind of fault, by its name in the history.
+///
+/// # Errors
+/// For one that nobody has given a figure.
+pub fn takes(kind: &str) -> Result<Takes, String> {
+    let (promised, ends, causes): (bool, Ends, &'static [Cause]) = match kind {
         // The applications' own affairs.
-        "cut-register" | "stop-client" => (Nothing, &[]),
-        "resign" | "term-daemon" => (Gracefully, &[]),
-        // Nobody led before; the lease went behind the leader's back; or a daemon was hit, whose lease lives on while others are well.
+        "cut-register" | "stop-client" => (true, Nothing, &[]),
+        "resign" | "term-daemon" => (true, Gracefully, &[]),
+        // Nobody led before; the lease went behind the leader's back; or a daemon was hit, whose lease lives on.
         START
         | "key-deleted"
         | "lease-revoked"
         | "cut-daemon"
-        | "cut-daemon-in"
         | "cut-daemon-out"
         | "cut-daemon-reset"
         | "cut-daemon-unreachable"
         | "one-member-only"
-        | "slow-daemon"
         | "stop-daemon"
         | "stop-both"
-        | "kill-daemon" => (Suddenly, &[]),
-        "clock-jump" => (Suddenly, &[Unconfirmed]),
+        | "kill-daemon" => (true, Suddenly, &[]),
+        "cut-daemon-in" => (true, Suddenly, &[RenewsUnheard]),
+        // It may be elected and lose that again, time after time.
+        "slow-daemon" => (false, Suddenly, &[RenewsUnheard]),
+        "clock-jump" => (false, Suddenly, &[Unconfirmed]),
         // One member of etcd, often its leader.
         "move-leader" | "kill-member" | "kill-etcd-leader" | "compact-restart" | "upgrade" | "replace-member" => {
-            (Suddenly, &[EtcdElects])
+            (false, Suddenly, &[EtcdElects])
         }
         // The same, of a member that may go on answering, and that others hear of late. A defragmentation stops a member.
         "partition-member"
@@ -131,43 +152,44 @@ pub fn takes(kind: &str) -> Option<Takes> {
         | "partition-peers"
         | "slow-peers"
         | "stop-member"
-        | "defrag" => (Suddenly, &[EtcdElects, StaleWatch]),
+        | "defrag" => (false, Suddenly, &[EtcdElects, StaleWatch]),
         // All daemons tried in vain meanwhile, and etcd could not revoke.
-        "freeze-disk" | "stale-keep-alive" | "stop-quorum" => (Suddenly, &[EtcdElects, StaleWatch, Pause]),
-        "nospace" | "corrupt" => (Suddenly, &[RevokeAgain, Pause]),
-        "auth" => (Suddenly, &[Login, Pause]),
-        "restore" => (Suddenly, &[EtcdElects, Rewound, Raised, Pause]),
-        _ => return None,
+        "freeze-disk" | "stale-keep-alive" | "stop-quorum" => (false, Suddenly, &[EtcdElects, StaleWatch, Pause]),
+        "nospace" | "corrupt" => (false, Suddenly, &[RevokeAgain, Pause]),
+        "auth" => (false, Suddenly, &[Login, Pause]),
+        "restore" => (false, Suddenly, &[EtcdElects, Rewound, Raised, Pause]),
+        _ => return Err(format!("nobody has said what {kind} takes: faults/takes.rs")),
     };
-    Some(Takes { ends, causes })
+    Ok(Takes { ends, causes, promised })
 }
 
-/// By when somebody must lead, counted from when the last of these faults has ended; and what of it the faults take themselves.
+/// By when somebody must lead, counted from when the last of these faults has begun or ended; and what of it the faults take themselves.
 ///
-/// Each kind comes with the time since its own end, which is when what it takes began to run. `tried` are the kinds before them
+/// Each kind comes with the time since its own end, which is when what it takes began to run; none, while it lasts. `tried` are the kinds before them
 /// whose pauses may still be in force. There is a grace on the oldest etcd alone, which is the one without pre-vote.
 ///
 /// # Errors
 /// For a kind without a figure.
 pub fn bound(ended: &[(&str, Duration)], tried: &[&str], grace: Duration) -> Result<(Duration, Vec<Cause>), String> {
-    let figure = |kind: &str| takes(kind).ok_or_else(|| format!("nobody has said what {kind} takes: faults/takes.rs"));
     let mut latest_first = ended.to_vec();
     latest_first.sort_by_key(|(_, since)| *since);
-    let (mut ends, mut own, mut causes) = (Nothing, Duration::ZERO, Vec::new());
+    let (mut ends, mut own, mut seen, mut felt) = (Nothing, Duration::ZERO, Vec::new(), Vec::new());
     for (kind, since) in latest_first {
-        let takes = figure(kind)?;
+        let takes = takes(kind)?;
         ends = ends.max(takes.ends);
-        let again = !grace.is_zero() && takes.causes.contains(&EtcdElects);
-        let brings = takes.causes.iter().copied().chain(again.then_some(Cause::EtcdElectsAgain));
-        let new: Vec<Cause> = brings.filter(|cause| !causes.contains(cause)).collect();
-        own += new.iter().map(|cause| cause.takes()).sum::<Duration>().saturating_sub(since);
-        causes.extend(new);
-    }
-    for kind in tried {
-        if figure(kind)?.causes.contains(&Pause) && ends == Suddenly && !causes.contains(&Pause) {
-            own += Pause.takes();
-            causes.push(Pause);
+        let new: Vec<Cause> = takes.causes(grace).filter(|cause| !seen.contains(cause)).collect();
+        let left = new.iter().map(|cause| cause.takes()).sum::<Duration>().saturating_sub(since);
+        seen.extend(&new);
+        if !left.is_zero() {
+            own += left;
+            felt.extend(new);
         }
     }
-    Ok((ends.promised(grace) + own, causes))
+    for kind in tried {
+        if takes(kind)?.causes.contains(&Pause) && ends == Suddenly && !felt.contains(&Pause) {
+            own += Pause.takes();
+            felt.push(Pause);
+        }
+    }
+    Ok((ends.promised(grace) + own, felt))
 }
