@@ -19,7 +19,7 @@ const GAP_MS: u64 = 250;
 /// A run as long as this must have seen stale writes: five minutes, but for what starting takes.
 const TAME: Duration = Duration::from_secs(270);
 
-/// Ends of faults that are shown, those nearest to their bounds.
+/// Clocks of progress that are shown, those nearest to their bounds.
 const SHOWN: usize = 12;
 
 /// How the end of a fault begins in which etcd renewed a lease that had expired.
@@ -51,7 +51,7 @@ pub struct Summary {
     pub adds_lost: usize,
     pub adds_without_fence: usize,
     pub adds_without_fence_lost: usize,
-    /// Ends of faults until somebody led, the one nearest to its bound first.
+    /// What each clock of progress showed, the one nearest to its bound first.
     pub recoveries: Vec<Recovery>,
     /// Epochs whose records in etcd could not be read at the end, so that nothing is known to be lost or not.
     pub unread: Vec<String>,
@@ -181,9 +181,9 @@ impl Summary {
         row("the same without a fence", without);
         let slowest = self.recoveries.iter().max_by_key(|r| r.took_ms);
         let row_of = |r: Option<&Recovery>| r.map_or_else(|| "none".to_owned(), Recovery::row);
-        row("a leader after the end of the faults, of", format!("{} ends", self.recoveries.len()));
-        row("the same, nearest to its bound", row_of(self.recoveries.first()));
-        row("the same, slowest", row_of(slowest));
+        row("times by which a leader was due", self.recoveries.len().to_string());
+        row("of these the one nearest to its bound", row_of(self.recoveries.first()));
+        row("of these the slowest", row_of(slowest));
         row("violations", self.violations.len().to_string());
         text += "\n| fault | times |\n|---|---|\n";
         for (kind, times) in &self.faults {
