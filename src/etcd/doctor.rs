@@ -1,7 +1,7 @@
 //! Questions of people about etcd, each to one member: who are you, do you serve, may we do what we need. Answers of every
 //! cluster are taken: telling them apart is what a person wants here.
 //!
-//! * `round` all that the daemon does with a lease, once · `rights` what the role may do
+//! `round` is all that the daemon does with a lease, once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use super::{Edge, Etcd};
 use crate::clock;
 use crate::tls::Facts;
 
-mod rights;
 mod round;
 
 pub use round::{Leases, Round, Step};

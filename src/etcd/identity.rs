@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use etcd_client::{GetOptions, ResponseHeader};
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -57,17 +56,6 @@ answers!(
     etcd_client::StatusResponse,
     etcd_client::TxnResponse,
 );
-
-/// What an endpoint says of its cluster.
-#[derive(Debug)]
-pub struct Whereabouts {
-    /// As configured.
-    pub endpoint: String,
-    /// Who answers there.
-    pub identity: Result<Identity, Error>,
-    /// The members of its cluster; on some patch levels with authentication only root may ask.
-    pub members: Result<Vec<Listed>, Error>,
-}
 
 /// One entry of a member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,17 +135,6 @@ impl Etcd {
     pub fn adopt(&self, cluster: ClusterId) {
         lock(&self.edge.pool.heeded.one).adopt(cluster);
         self.edge.pool.heeded.pinned.send_replace(Some(cluster));
-    }
-
-    /// Asks every endpoint which cluster it is of and whom that cluster lists, all at once, whatever is pinned.
-    pub async fn whereabouts(&self) -> Vec<Whereabouts> {
-        let edge = &self.edge;
-        join_all((0..edge.pool.members.len()).map(|index| async move {
-            let (identity, members) = tokio::join!(edge.pool.identify(index), edge.pool.list(index));
-            let members = members.map(|(_, members)| members);
-            Whereabouts { endpoint: edge.pool.members[index].endpoint.clone(), identity, members }
-        }))
-        .await
     }
 }
 

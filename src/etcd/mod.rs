@@ -57,7 +57,7 @@ mod watch_stream;
 
 pub use doctor::{EndpointStatus, Leases, ListedMember, Origin, Round, Step};
 pub use error::{Cause, Error, Kind};
-pub use identity::{Listed, Whereabouts};
+pub use identity::Listed;
 pub use watch::Watcher;
 
 use connect::{Pool, lock};

@@ -34,13 +34,12 @@ impl From<Error> for Failed {
     }
 }
 
-/// Why, without where: that stands before it.
+/// Why, without where: that stands before it. The words are the log's, but for silence, whose cause is examined here.
 #[must_use]
 pub fn words(error: &Error) -> String {
     match error {
-        Error::Request { source, .. } => source.to_string(),
         Error::Silent { limit, .. } => format!("no answer within {}", duration_text(*limit)),
-        other => other.to_string(),
+        other => other.reason().text,
     }
 }
 
