@@ -104,8 +104,8 @@ impl Problem {
         self.header(RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// The answer to a client.
-    pub fn into_response(self) -> Response {
+    /// What it says.
+    pub fn document(&self) -> String {
         let mut document = json!({
             "type": format!("urn:tenure:problem:{}", self.code.as_str()),
             "title": self.status.canonical_reason().unwrap_or("Error"),
@@ -114,9 +114,14 @@ impl Problem {
             "detail": self.detail,
         });
         if let Value::Object(members) = &mut document {
-            members.extend(self.extra);
+            members.extend(self.extra.clone());
         }
-        let mut response = with_type(self.status, "application/problem+json", document.to_string());
+        document.to_string()
+    }
+
+    /// The answer to a client.
+    pub fn into_response(self) -> Response {
+        let mut response = with_type(self.status, "application/problem+json", self.document());
         for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
 
 use super::auth::AdminToken;
 use super::tls::{Tls, TlsError};
@@ -20,7 +20,8 @@ use crate::config::{HttpConfig, Listen};
 const SOCKET_MODE: u32 = 0o660;
 /// Of a directory that we make for it: the same people reach it, and nobody else.
 const DIRECTORY_MODE: u32 = 0o750;
-/// Connections that the kernel keeps for us while we are busy.
+/// Connections that the kernel keeps for us while we are busy. Where they find no room the client's kernel tries again after a
+/// second, and a probe has failed by then: the usual 128 are what a flood sends while we wait for a processor.
 const BACKLOG: u32 = 1024;
 /// How long whoever holds a socket file has to take a connection before we believe that somebody does.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -138,7 +139,7 @@ pub async fn bind(config: &HttpConfig) -> Result<Bound, BindError> {
                 if face == Face::Control && token.is_none() && !is_loopback(*address) {
                     return Err(BindError::Unguarded(*address));
                 }
-                let socket = TcpListener::bind(address).await.map_err(at(face, address))?;
+                let socket = bind_tcp(*address).map_err(at(face, address))?;
                 let real = socket.local_addr().map_err(at(face, address))?;
                 (Door { face, socket: Socket::Tcp(socket), tls: tls.clone(), token: token.clone() }, Listen::Tcp(real))
             }
@@ -181,6 +182,14 @@ const fn remedy(kind: io::ErrorKind) -> &'static str {
 /// `::ffff:127.0.0.1` is loopback too, though the standard library does not say so.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for what is left of the connections before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {

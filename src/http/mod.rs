@@ -23,6 +23,7 @@ mod page;
 mod patient;
 mod probes;
 mod query;
+mod refusal;
 mod routes;
 mod seats;
 mod serve;

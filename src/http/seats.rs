@@ -1,8 +1,8 @@
 //! How many connections one listener holds, and who leaves when the house is full.
 //!
 //! A connection waits for its client most of the time. So that many idle or slow clients cannot shut the probes out, a new
-//! connection that finds no seat takes that of whoever has kept us waiting longest. Questions to etcd hold at most half of
-//! the seats, however silent etcd is.
+//! connection that finds no seat takes that of whoever has kept us waiting longest. Questions to etcd hold at most a quarter
+//! of the seats, however silent etcd is.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::clock;
 
 /// How long a newcomer waits before it looks again for somebody to send away.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Whoever was served within this time is still being written to.
 const SETTLED: Duration = Duration::from_millis(100);
 
@@ -52,8 +52,10 @@ struct Place {
     since: AtomicU64,
     /// The client sends no more: it has gone, or only waits for its answer.
     quiet: AtomicBool,
-    /// Ends the connection.
+    /// Ends the connection, unless its request has come meanwhile.
     leave: Notify,
+    /// It ends whatever it does.
+    must: AtomicBool,
     /// Ends a long poll, with an answer.
     hurry: Notify,
 }
@@ -100,6 +102,7 @@ impl Seats {
             since: AtomicU64::new(clock::now().as_nanos()),
             quiet: AtomicBool::new(false),
             leave: Notify::new(),
+            must: AtomicBool::new(false),
             hurry: Notify::new(),
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -110,6 +113,15 @@ impl Seats {
     /// Whether somebody waits for a seat: then every answer also ends its connection.
     pub fn crowded(&self) -> bool {
         self.queueing.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether as many wait for etcd as may.
+    pub fn no_more_questions(&self) -> bool {
+        self.asking.load(Ordering::Relaxed) >= self.most_asking()
+    }
+
+    fn most_asking(&self) -> usize {
+        (self.count as usize / 4).max(1)
     }
 
     /// Frees the seat of whoever has kept us waiting longest; failing that, ends the oldest poll or question, of those first
@@ -144,7 +156,10 @@ impl Seats {
             }
         };
         if timeout(limit, everyone_left).await.is_err() {
-            self.locked().values().for_each(|place| place.leave.notify_one());
+            for place in self.locked().values() {
+                place.must.store(true, Ordering::Relaxed);
+                place.leave.notify_one();
+            }
         }
     }
 
@@ -188,9 +203,15 @@ impl Seat {
         self.place.doing.store(doing as u8, Ordering::Relaxed);
     }
 
-    /// Ready when the connection must end.
+    /// Ready when the connection must end. Poll it after the connection: a request that has arrived keeps the seat, however
+    /// long we took to read it.
     pub async fn asked_to_leave(&self) {
-        self.place.leave.notified().await;
+        loop {
+            self.place.leave.notified().await;
+            if !self.working() || self.place.must.load(Ordering::Relaxed) {
+                return;
+            }
+        }
     }
 
     /// Ready when a long poll must answer.
@@ -213,9 +234,9 @@ impl Seat {
         self.place.quiet.store(true, Ordering::Relaxed);
     }
 
-    /// Leave to wait for etcd until the question is dropped; none where half of the seats do.
+    /// Leave to wait for etcd until the question is dropped; none where a quarter of the seats do.
     pub fn ask(&self) -> Option<Question<'_>> {
-        let most = (self.seats.count as usize / 2).max(1);
+        let most = self.seats.most_asking();
         let one_more = |asking| (asking < most).then_some(asking + 1);
         self.seats.asking.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         self.now(Doing::Asking);
@@ -261,17 +282,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn questions_hold_at_most_half_of_the_seats_and_give_way() {
-        let seats = Seats::new(4);
-        let taken = [seats.take().await, seats.take().await, seats.take().await, seats.take().await];
+    async fn questions_hold_at_most_a_quarter_of_the_seats_and_give_way() {
+        let seats = Seats::new(8);
+        let mut taken = Vec::new();
+        for _ in 0..8 {
+            taken.push(seats.take().await);
+        }
         let first = taken[0].ask();
+        assert!(!seats.no_more_questions());
         let second = taken[1].ask();
-        assert!(first.is_some() && second.is_some() && taken[2].ask().is_none());
+        assert!(first.is_some() && second.is_some() && taken[2].ask().is_none() && seats.no_more_questions());
         drop(first);
         let third = taken[2].ask();
         assert!(third.is_some());
-        taken[0].now(Doing::Serving);
-        taken[3].now(Doing::Serving);
+        taken.iter().filter(|seat| seat.id != 1 && seat.id != 2).for_each(|seat| seat.now(Doing::Serving));
         // The younger one, whose client may have gone, goes first.
         taken[2].falls_quiet();
         seats.send_someone_away();
@@ -279,6 +303,19 @@ mod tests {
         drop(third);
         seats.send_someone_away();
         taken[1].asked_to_hurry().await;
+    }
+
+    #[tokio::test]
+    async fn whoever_works_by_the_time_it_is_asked_to_leave_stays_but_not_at_the_end() {
+        let seats = Seats::new(1);
+        let seat = seats.take().await;
+        seats.send_someone_away();
+        // Its request had arrived, and was read before the connection heard that it must end.
+        seat.now(Doing::Serving);
+        assert!(timeout(LOOK_AGAIN, seat.asked_to_leave()).await.is_err());
+        seat.now(Doing::Waiting);
+        seats.send_someone_away();
+        seat.asked_to_leave().await;
     }
 
     #[tokio::test]

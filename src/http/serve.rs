@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use super::app::{App, connect_refused};
 use super::call::Slash;
 use super::listen::{Bound, Door, Socket};
 use super::patient::Patient;
+use super::refusal::Refusal;
 use super::seats::{Doing, Seat, Seats};
 use super::tls::Tls;
 use super::trim::Trimmer;
@@ -73,6 +75,8 @@ impl Bound {
 
 async fn open(door: Door, app: Arc<App>, trimmer: Arc<Trimmer>, seats: usize, mut closed: watch::Receiver<bool>) {
     let limit = app.request_timeout;
+    // Over TLS nobody has asked anything before the handshake.
+    let refusal = door.tls.is_none().then(|| Refusal::new(Arc::clone(&app), door.face));
     let routes = TowerToHyperService::new(warp::service(routes::filter(&app, door.face, door.token)));
     let hall = Arc::new(Hall { routes, app, seats: Seats::new(seats), trimmer, limit, tls: door.tls });
     {
@@ -91,6 +95,9 @@ async fn open(door: Door, app: Arc<App>, trimmer: Arc<Trimmer>, seats: usize, mu
                     continue;
                 }
             };
+            if hall.seats.no_more_questions() && refusal.as_ref().is_some_and(|refusal| refusal.answers(&peer)) {
+                continue;
+            }
             let seat = tokio::select! {
                 _ = &mut over => break,
                 seat = hall.seats.take() => seat,
@@ -126,6 +133,15 @@ impl Socket {
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 other => return other,
             }
+        }
+    }
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }
@@ -180,6 +196,8 @@ where
         .half_close(true)
         .serve_connection(TokioIo::new(io), service);
     let ended = tokio::select! {
+        // The connection first: it may hold a request that nobody has read yet.
+        biased;
         ended = connection => ended,
         () = seat.asked_to_leave() => Ok(()),
     };
