@@ -2,7 +2,8 @@
 //! what these faults take by themselves (`faults/takes.rs`).
 //!
 //! A clock starts when all faults have ended and a quorum of etcd answers linearizable reads. Another starts with every fault that
-//! begins or ends while etcd is well and some daemon is, as it must be with faults of daemons alone; it runs until the next change.
+//! begins or ends while etcd is well and some daemon is, as it must be with faults of daemons alone; it runs until the next begins
+//! that may end a leadership.
 //! A leader that is lost again meanwhile does not count, but the one after it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use serde::Serialize;
 use super::check::claims;
 use super::history::{Fault, Phase};
 use super::read::Epoch;
-use super::takes::{PAUSE_LASTS, START, Takes, bound, takes};
+use super::takes::{Ends, PAUSE_LASTS, START, Takes, bound, takes};
 
 /// Half a TTL. Questions come every few tens of milliseconds: so long without an answer of a leader, and there was none.
 const GAP: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ pub struct Recovery {
     pub faults: Vec<String>,
     pub causes: Vec<String>,
     pub bound_ms: u64,
-    /// Until there was a leader that stayed; where there was none, until the next change or the end of the history.
+    /// Until there was a leader that stayed; where there was none, until the next fault or the end of the history.
     pub took_ms: u64,
     pub led: bool,
 }
@@ -67,7 +68,7 @@ pub fn recoveries(epoch: &Epoch, election: &str) -> Result<Vec<Recovery>, String
     let last = epoch.asks.iter().map(|a| a.heard).max().unwrap_or(epoch.at);
     let changes = spans.iter().flat_map(|s| [s.in_force, s.end]).filter(|at| *at > start);
     let held = |at: &u64| spans.iter().any(|s| s.from <= *at && *at < s.end);
-    let promised = |at: &u64| spans.iter().all(|s| s.takes.promised || s.from >= *at || *at >= s.end);
+    let promised = |at: &u64| spans.iter().all(|s| s.takes.promised || s.from > *at || *at >= s.end);
     let clocks: BTreeSet<u64> = changes.filter(held).chain(healed.keys().copied()).filter(promised).collect();
     let mut all = Vec::new();
     for at in clocks {
@@ -84,9 +85,10 @@ pub fn recoveries(epoch: &Epoch, election: &str) -> Result<Vec<Recovery>, String
         let tried = spans.iter().filter(|s| s.from < first && s.end.min(first) + lasts >= first);
         let tried: Vec<_> = tried.map(|s| s.kind).collect();
         let (bound, causes) = bound(&kinds, &tried, grace)?;
-        let next = spans.iter().flat_map(|s| [s.from, s.end]).filter(|change| *change > at).min();
-        let (took, led) = leader_after(epoch, election, at, next.unwrap_or(last).min(last));
-        // A history that ends, or changes, before it was time says nothing.
+        // What ends sets nobody back, while the clock runs.
+        let next = spans.iter().filter(|s| s.takes.ends > Ends::Nothing && s.from > at).map(|s| s.from).min();
+        let (took, led) = leader_after(epoch, election, (at, next.unwrap_or(last).min(last)), nanos(bound));
+        // A history that ends, or has its next fault, before it was time says nothing.
         if led || took > nanos(bound) {
             let mut faults: Vec<_> = kinds.iter().map(|(kind, _)| (*kind).to_owned()).collect();
             faults.sort_unstable();
@@ -106,23 +108,20 @@ fn span<'a>(epoch: &Epoch, begin: &'a Fault) -> Result<Span<'a>, String> {
     Ok(Span { kind, takes: takes(kind)?, from: begin.at, in_force: begin.by.max(begin.at).min(end), end })
 }
 
-/// How long after `from` there was a leader that stayed until `end`, and whether there was one at all.
-fn leader_after(epoch: &Epoch, election: &str, from: u64, end: u64) -> (u64, bool) {
-    let mut heard: Vec<u64> = claims(epoch, election).iter().filter(|c| c.sent >= from).map(|c| c.heard).collect();
+/// How long after `from` there was a leader that stayed until `end`, and whether there was one at all. One that was lost later
+/// than `bound` was not lost to what began this clock.
+fn leader_after(epoch: &Epoch, election: &str, (from, end): (u64, u64), bound: u64) -> (u64, bool) {
+    let claims = claims(epoch, election);
+    let mut heard: Vec<u64> = claims.iter().filter(|c| c.sent >= from && c.heard <= end).map(|c| c.heard).collect();
     heard.sort_unstable();
-    let inside = heard.partition_point(|at| *at <= end);
-    let mut took = None;
-    let mut last = from;
-    for at in &heard[..inside] {
-        if took.is_none() || at - last >= nanos(GAP) {
-            took = Some(at - from);
-        }
-        last = *at;
+    let (mut took, mut last) = (None, from);
+    for at in heard {
+        let gap = took.is_none() || at - last >= nanos(GAP) && last - from <= bound;
+        took = if gap { Some(at - from) } else { took };
+        last = at;
     }
-    match took.filter(|_| end.saturating_sub(last) < nanos(GAP)) {
-        Some(took) => (took, true),
-        None => (end.saturating_sub(from), false),
-    }
+    let stays = end.saturating_sub(last) < nanos(GAP) || last - from > bound;
+    took.filter(|_| stays).map_or((end.saturating_sub(from), false), |took| (took, true))
 }
 
 fn nanos(span: Duration) -> u64 {

@@ -10,7 +10,9 @@ use crate::chaos_check::progress::{Recovery, recoveries};
 use crate::chaos_check::takes::{Cause, bound, takes};
 use crate::chaos_check::{History, MS, ask, fault};
 
-/// When the faults of the history have ended, in ms.
+/// When the faults of the history have begun, in ms; longer before they have ended than any clock of theirs runs.
+const BEGUN: u64 = 4_100;
+/// When they have ended.
 const HEALED: u64 = 10_000;
 
 /// Faults of these kinds that have ended by [`HEALED`], and a leader again so many ms after it.
@@ -20,7 +22,7 @@ fn history(kinds: &[&str], grace_ms: u64, leader_after: Option<u64>) -> History 
     harness.retain(|record| record["record"] != "fault");
     harness.push(healed(3_050, grace_ms));
     for kind in kinds {
-        harness.extend([fault(5_100, kind, "begin"), fault(HEALED, kind, "end")]);
+        harness.extend([fault(BEGUN, kind, "begin"), fault(HEALED, kind, "end")]);
     }
     harness.push(healed(HEALED, grace_ms));
     let answers = history.of("poller-1.jsonl");
@@ -100,12 +102,21 @@ fn a_leader_is_due_while_only_daemons_are_hit() {
     let gap_of = |kind: &str, until: u64| {
         let mut history = history(&[kind], 0, Some(0));
         // From the fault's beginning on nobody leads for so long.
-        let gone = 5_100 * MS..(5_100 + until) * MS;
+        let gone = BEGUN * MS..(BEGUN + until) * MS;
         history.of("poller-1.jsonl").retain(|ask| !gone.contains(&ask["sent"].as_u64().expect("a time")));
         history.broken()
     };
     assert_eq!(gap_of("kill-daemon", 2_980), []);
     assert_eq!(gap_of("kill-daemon", 3_020), [Rule::Progress]);
+    let until_the_next = |kind: &str| {
+        let mut history = history(&["kill-daemon"], 0, Some(0));
+        let gone = BEGUN * MS..(BEGUN + 3_020) * MS;
+        history.of("poller-1.jsonl").retain(|ask| !gone.contains(&ask["sent"].as_u64().expect("a time")));
+        history.of("harness.jsonl").extend([fault(BEGUN + 2_900, kind, "begin"), fault(BEGUN + 2_910, kind, "end")]);
+        history.broken()
+    };
+    assert_eq!(until_the_next("stop-client"), [Rule::Progress], "the clock goes on");
+    assert_eq!(until_the_next("stop-daemon"), [], "which may have been the next to lead");
     assert_eq!(gap_of("kill-member", 3_020), [], "etcd may have no leader meanwhile");
 }
 
@@ -115,7 +126,7 @@ fn a_pause_that_grew_in_the_round_before_counts_as_long_as_it_may_be_in_force() 
         let mut history = history(&["cut-daemon"], 0, Some(0));
         let harness = history.of("harness.jsonl");
         for record in harness.iter_mut() {
-            let later = [(5_100, 20_000), (HEALED, 25_000)].into_iter().find(|(at, _)| record["at"] == at * MS);
+            let later = [(BEGUN, 20_000), (HEALED, 25_000)].into_iter().find(|(at, _)| record["at"] == at * MS);
             record["at"] = later.map_or(record["at"].take(), |(_, at)| (at * MS).into());
         }
         harness.extend([fault(3_060, "nospace", "begin"), fault(ended, "nospace", "end"), healed(5_050, 0)]);
@@ -147,7 +158,7 @@ fn every_fault_of_the_suite_has_its_figure_and_an_unknown_one_is_no_excuse() {
     assert!(without.is_empty(), "{without:?}");
     assert!(bound(&[("meteorite", Duration::ZERO)], &[], Duration::ZERO).is_err());
     let mut history = history(&["cut-daemon"], 0, Some(0));
-    history.of("harness.jsonl").push(fault(5_100, "meteorite", "begin"));
+    history.of("harness.jsonl").push(fault(BEGUN, "meteorite", "begin"));
     assert_eq!(history.broken(), [Rule::Progress]);
 }
 
