@@ -106,6 +106,27 @@ async fn a_flood_of_questions_at_a_silent_etcd_costs_no_memory_no_probe_and_no_l
     }
 }
 
+/// Goal: who comes while the daemon has no processor is kept by the kernel, not told to try again a second later.
+/// Method: it stands still while half a second's flood arrives, and a probe behind that.
+#[tokio::test]
+async fn a_flood_that_arrives_while_the_daemon_stands_still_costs_no_probe() {
+    let etcd = Etcd::start().await;
+    let daemon = Daemon::builder("pod-0", &etcd).ttl("20s").start().await;
+    eventually("it leads", async || daemon.is_leader().await).await;
+    etcd.pause();
+    let to = address(&daemon);
+    daemon.sigstop();
+    for nth in 0..450 {
+        assert!(send(&to, CANDIDATES).await.is_some(), "connection {nth} found no room");
+    }
+    let mut probe = send(&to, "/livez").await.expect("the probe found room");
+    daemon.sigcont();
+    let mut head = [0; 12];
+    timeout(PROBE_LIMIT * 5, probe.read_exact(&mut head)).await.expect("in time").expect("it is not sent away unread");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    etcd.resume();
+}
+
 /// Goal: neither do others that keep a connection, or only came to have one.
 /// Method: each kind for a second and a half, 600 a second, of whom the last 400 are still there; a probe where they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
