@@ -218,3 +218,75 @@ impl Task {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EtcdConfig;
+    use crate::election::ids::Revision;
+    use crate::etcd::{Identity, Telemetry};
+    use crate::timing::Timing;
+
+    struct Unheard;
+
+    impl Telemetry for Unheard {
+        fn request(&self, _: &'static str, _: &'static str, _: Duration) {}
+        fn endpoint_up(&self, _: &str, _: bool) {}
+        fn keepalive_failed(&self, _: &str) {}
+        fn watch_restarted(&self, _: &'static str) {}
+    }
+
+    fn task(members: usize) -> Task {
+        let endpoints = (0..members).map(|member| format!("http://127.0.0.{}:1", member + 1)).collect();
+        let config = EtcdConfig {
+            endpoints,
+            prefix: "/tenure".to_owned(),
+            cluster_id: None,
+            username: None,
+            password_file: None,
+            tls: None,
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(2),
+        };
+        let name = crate::election::ids::ElectionName::parse("orders").expect("a name");
+        let (id, url, version) = ("a".to_owned(), String::new(), String::new());
+        let identity = Identity { id, url, version, elections: vec![(name, 0)] };
+        let etcd = Etcd::new(&config, identity, &Timing::default(), Arc::new(Unheard), 1).expect("an etcd");
+        let (edge, plans, sink) = (etcd.edge, Arc::default(), mpsc::channel(1).0);
+        Task { edge, plans, sink, member: 0, shunned: vec![None; members], bad: 0, refused: 0, complained: None }
+    }
+
+    fn refuse(task: &mut Task) {
+        task.judge(&End::Auth("permission denied".to_owned()), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_watch_leaves_a_member_that_alone_refuses_it_once_its_token_was_new() {
+        let mut task = task(3);
+        refuse(&mut task);
+        assert_eq!(task.member, 0, "its token may have run out");
+        refuse(&mut task);
+        assert_eq!(task.member, 1);
+        assert!(task.pause() < PERMISSION_BACKOFF / 2, "the next one is asked soon");
+        task.judge(&End::Broken("gone".to_owned()), GOOD_AFTER);
+        assert_eq!((task.refused, task.pause()), (0, Duration::ZERO), "what served is forgiven");
+    }
+
+    #[test]
+    fn a_watch_that_every_member_refuses_is_asked_for_seldom() {
+        let mut task = task(3);
+        (0..6).for_each(|_| refuse(&mut task));
+        assert_eq!(task.member, 0, "each was asked twice");
+        assert!(task.pause() >= PERMISSION_BACKOFF / 2);
+    }
+
+    #[test]
+    fn a_member_that_was_behind_comes_last() {
+        let mut task = task(3);
+        task.judge(&End::Stale { shown: Revision(5), behind: Revision(6) }, GOOD_AFTER);
+        task.judge(&End::Broken("gone".to_owned()), Duration::ZERO);
+        assert_eq!(task.member, 2);
+        task.judge(&End::Broken("gone".to_owned()), Duration::ZERO);
+        assert_eq!(task.member, 1, "not back to the one that was behind");
+    }
+}
