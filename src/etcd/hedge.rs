@@ -180,7 +180,7 @@ impl Pool {
             } else if left.load(Ordering::Relaxed) {
                 Error::Silent { operation, endpoint, limit }
             } else {
-                let source = Cause::local(Kind::Unreachable, "not connected and logged in within the limit");
+                let source = Cause::local(Kind::Unreachable, "not logged in within the limit");
                 Error::Request { operation, endpoint, source }
             })
         });

@@ -14,6 +14,9 @@ use crate::clock::{self, Instant};
 
 /// How long a refused password is not tried again; etcd hashes each try with bcrypt, on purpose slowly.
 const LOGIN_BACKOFF: Duration = Duration::from_secs(5);
+/// How long one login may take. More than etcd's own limit of a request, since a login that is given up costs etcd its hash all the
+/// same, and the next one another: on a busy etcd that would feed itself.
+const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 /// Who we are to one member. Each client has a token of its own, and the client library offers no way to share one.
 #[derive(Default)]
 pub(super) struct Login {
@@ -52,7 +55,7 @@ impl Pool {
         if let Some(refusal) = gate.as_ref().filter(|refusal| clock::now() < refusal.until) {
             return Err(failed(Cause::local(Kind::Auth, refusal.text.clone())));
         }
-        let limit = self.settings.connect_timeout + self.settings.request_timeout;
+        let limit = LOGIN_LIMIT.max(self.settings.request_timeout);
         let (mut client, login, telemetry) =
             (live.client.clone(), Arc::clone(&live.login), Arc::clone(&self.telemetry));
         let task = tokio::spawn(async move {

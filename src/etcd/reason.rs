@@ -34,6 +34,11 @@ const TABLE: &[Row] = &[
     ("permission denied", "permission", "its user lacks a permission: `tenure doctor` names it"),
     ("authentication failed", "password", "user name or password are wrong: see etcd.username and etcd.password_file"),
     ("user name not found", "password", "it does not know the user of etcd.username"),
+    (
+        "not logged in within",
+        "login",
+        "logging in there takes longer than a request may: it is busy, for it hashes each password slowly on purpose, or it hangs",
+    ),
     ("none is configured", "no_user", "it asks for a user: set etcd.username and etcd.password_file"),
     ("user name is empty", "no_user", "it asks for a user: set etcd.username and etcd.password_file"),
     (
@@ -222,6 +227,7 @@ mod tests {
             ("unavailable: etcdserver: no leader", "no_leader"),
             ("unavailable: etcdserver: request timed out", "no_quorum"),
             ("invalid_argument: etcdserver: authentication failed, invalid user ID or password", "password"),
+            ("not logged in within the limit", "login"),
             ("permission_denied: etcdserver: permission denied", "permission"),
             ("resource_exhausted: etcdserver: too many requests", "overloaded"),
             ("cancelled: operation was canceled: connection closed", "closed"),

@@ -51,7 +51,7 @@ fn judged(history: &History) -> (Option<Recovery>, Vec<Rule>) {
     let dir = history.write();
     let (epochs, _) = check(dir.path()).expect("a history that can be read");
     let all = recoveries(&epochs[0], "orders").expect("faults with figures");
-    (all.into_iter().filter(|r| !r.faults.contains(&"start".to_owned())).next_back(), history.broken())
+    (all.into_iter().rfind(|r| !r.faults.contains(&"start".to_owned())), history.broken())
 }
 
 #[test]
