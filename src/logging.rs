@@ -42,18 +42,22 @@ pub fn init(log: LogConfig) -> io::Result<Log> {
         }
     };
     // Only fails where a log runs already, as in tests that share a process.
-    let kept = targets(log.level).and(Repeats::default());
+    let repeats = Repeats::default();
+    let kept = targets(log.level).and(repeats.clone());
     let _ = tracing_subscriber::registry().with(lines.with_filter(kept)).try_init();
     std::panic::set_hook(Box::new(panicked));
-    Ok(Log)
+    Ok(Log { repeats })
 }
 
-/// The running log. What waits for it is written when this is dropped, as far as [`flush`] goes.
+/// The running log. What was kept back and what waits is written when this is dropped, as far as [`flush`] goes.
 #[derive(Debug)]
-pub struct Log;
+pub struct Log {
+    repeats: Repeats,
+}
 
 impl Drop for Log {
     fn drop(&mut self) {
+        self.repeats.end();
         flush();
     }
 }

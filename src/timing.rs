@@ -141,7 +141,7 @@ impl Timing {
             }
             let (for_promises, for_one_leader) =
                 (timing.grace_for_promises(spec.ttl), timing.grace_for_one_leader(spec.ttl));
-            let (least, most) = (for_promises.min(for_one_leader), spec.ttl * 2);
+            let (least, most) = (for_promises.min(for_one_leader), timing.grace_most());
             if !spec.vacancy_grace.is_zero() && !(least..=most).contains(&spec.vacancy_grace) {
                 errors.push(TimingError::VacancyGrace { for_promises, for_one_leader, most });
             }
@@ -230,6 +230,12 @@ impl Timing {
     #[must_use]
     pub fn grace_for_one_leader(&self, granted: Duration) -> Duration {
         self.on_any_clock(granted)
+    }
+
+    /// The longest grace that is accepted: more would only keep an election without a leader.
+    #[must_use]
+    pub fn grace_most(&self) -> Duration {
+        self.ttl() * 2
     }
 
     /// Whether the configured grace keeps promises with leases of `granted`.

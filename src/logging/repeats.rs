@@ -32,12 +32,12 @@ const VARYING: [&str; 3] = ["hlc", "lease", "at_least"];
 const OF_A_TRANSITION: &str = "new_generation";
 
 /// Keeps repeated lines back. Those below INFO are for whoever looks closely, and stay.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Repeats {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     counts: Mutex<Counts>,
     hasher: RandomState,
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 /// What was written since the window began.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
     began: Instant,
     places: HashMap<Identifier, u32>,
@@ -56,7 +56,7 @@ struct Counts {
 }
 
 /// One line, and how often it was kept back.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Line {
     count: u32,
     kept_back: u32,
@@ -139,6 +139,12 @@ impl Repeats {
         write
     }
 
+    /// Writes what was kept back, for nothing comes after it.
+    pub(super) fn end(&self) {
+        self.counts().turn(clock::now());
+        self.sum_up(clock::now());
+    }
+
     /// Writes what was kept back in windows that are over at `now`.
     fn sum_up(&self, now: Instant) {
         let untold = {
@@ -151,9 +157,11 @@ impl Repeats {
         for Line { kept_back, level, text, .. } in untold {
             let seconds = WINDOW.as_secs();
             match level {
-                Level::ERROR => tracing::error!(kept_back, "repeated {kept_back} times more in {seconds} s: {text}"),
-                Level::WARN => tracing::warn!(kept_back, "repeated {kept_back} times more in {seconds} s: {text}"),
-                _ => tracing::info!(kept_back, "repeated {kept_back} times more in {seconds} s: {text}"),
+                Level::ERROR => {
+                    tracing::error!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}")
+                }
+                Level::WARN => tracing::warn!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}"),
+                _ => tracing::info!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}"),
             }
         }
     }
@@ -288,8 +296,17 @@ mod tests {
         assert_eq!(written.len(), 5 + 5 + 1 + 2, "{written:#?}");
         assert_eq!(count("billing"), 1, "another election is another line");
         let sum = written.iter().find(|l| l.contains("repeated") && l.contains("not elected")).expect("a sum");
-        assert!(sum.contains("repeated 995 times more in 60 s: not elected") && sum.contains("orders"), "{sum}");
+        assert!(sum.contains("repeated 995 times more within 60 s: not elected") && sum.contains("orders"), "{sum}");
         assert!(sum.contains("WARN"), "{sum}");
+    }
+
+    #[test]
+    fn what_was_kept_back_is_summed_up_at_the_end_of_the_process() {
+        let written = lines(|repeats| {
+            (0..7).for_each(|_| tracing::warn!("not elected"));
+            repeats.end();
+        });
+        assert!(written.len() == 6 && written[5].contains("repeated 2 times more"), "{written:#?}");
     }
 
     #[test]

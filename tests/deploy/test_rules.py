@@ -130,7 +130,7 @@ HARMLESS: dict[str, set[str]] = {
     # Whether all of them are 0.
     "TenureEtcdUnreachable": {"max -> sum"},
     # There is but one, and the aggregation takes away labels of the scrape.
-    **dict.fromkeys(("cluster_job_namespace_instance:tenure_loop_lag_seconds:p99_10m", "TenureAuditDropped"), {"sum -> min", "sum -> max"}),
+    **dict.fromkeys(("cluster_job_namespace_instance:tenure_loop_lag_seconds:p99_10m", "TenureAuditDropped", "TenureLogDropped"), {"sum -> min", "sum -> max"}),
     # One of its results is enough.
     "TenureRouteFailing": {"sum -> max"},
     "TenureNoStandby": {"max -> sum", "max -> min"},

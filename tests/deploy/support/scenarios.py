@@ -17,6 +17,7 @@ TOLD_BY: dict[str, dict[str, str]] = {
     "EtcdUnreachable": {"instance": ""},
     "LoopLag": {"instance": ""},
     "AuditDropped": {"instance": ""},
+    "LogDropped": {"instance": ""},
     "DrainForgotten": {"instance": ""},
     "StaleTokens": {"election": "orders", "door": "gate"},
     "RouteFailing": {"instance": "", "object": "pod"},
@@ -54,6 +55,7 @@ def of_daemon(labels: dict[str, str], ttl: int) -> dict[str, str]:
         family("tenure_session_ttl_seconds", labels): f"{ttl}x130",
         family("tenure_store_identity_changes_total", labels): "0x130",
         family("tenure_audit_dropped_total", labels): "0x130",
+        family("tenure_log_dropped_total", labels): "0x130",
         family("tenure_draining", labels): "0x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "ok"}): "0+1x130",
         family("tenure_kubernetes_writes_total", labels | {"object": "pod", "result": "error"}): "0x130",
@@ -341,6 +343,11 @@ SCENARIOS: list[Scenario] = [
         "AuditDropped: at once, for a quarter of an hour",
         three({}, {"tenure_audit_dropped_total": "0x20 1x110"}),
         {20: [], 22: ["AuditDropped i1"], 34: ["AuditDropped i1"], 37: []},
+    ),
+    Scenario(
+        "LogDropped: at once, for a quarter of an hour",
+        three({}, {"tenure_log_dropped_total": "0x20 1x110"}),
+        {20: [], 22: ["LogDropped i1"], 34: ["LogDropped i1"], 37: []},
     ),
     Scenario(
         "DrainForgotten: for a quarter of an hour, and until it ends",

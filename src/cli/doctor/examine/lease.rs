@@ -230,7 +230,16 @@ pub(super) fn grace(findings: &Findings, config: &Config) -> String {
     } else {
         "session.vacancy_grace: ".to_owned()
     };
-    let wholly = duration_text(one_leader);
+    let wholly = if one_leader > timing.grace_most() {
+        let ttl = Duration::from_secs(granted.as_secs());
+        format!(
+            "{} (which takes session.ttl: {}, for it is at most twice that)",
+            duration_text(one_leader),
+            duration_text(ttl)
+        )
+    } else {
+        duration_text(one_leader)
+    };
     format!(
         "; until then {partly}{wholly} keeps them and one leader, whatever it reaches, at that much slower crash fail-over"
     )

@@ -211,6 +211,7 @@ fn the_lease_bug_comes_with_the_settings_that_keep_promises() {
     };
     let text = expect(&findings, Level::Warn, "15247");
     assert!(text.contains("session.vacancy_grace: 9091ms keeps"), "by the granted TTL: {text}");
+    assert!(text.contains("20203ms (which takes session.ttl: 20s,"), "what the configuration would accept: {text}");
 }
 
 #[test]
