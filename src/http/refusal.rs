@@ -19,6 +19,9 @@ use super::routes::{Endpoint, ROUTES, Route};
 
 /// A question is shorter; anything longer takes the usual way.
 const HEAD: usize = 2048;
+const HEADERS: usize = 32;
+/// Headers of a request that more may come of.
+const MORE: [&str; 4] = ["content-length", "transfer-encoding", "expect", "upgrade"];
 /// What an election's questions start with.
 const BEFORE: &str = "/v1/elections/";
 
@@ -59,16 +62,13 @@ impl Refusal {
 
     /// The row of the question that these bytes are, no less and no more.
     fn question(&self, bytes: &[u8]) -> Option<&'static Route> {
-        let head = std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n\r\n")?;
-        let mut lines = head.split("\r\n");
-        let (target, _) = lines.next()?.strip_prefix("GET ")?.split_once(" HTTP/1.")?;
-        let body = |line: &str| {
-            let name = line.split(':').next().unwrap_or_default().trim();
-            ["", "content-length", "transfer-encoding", "expect", "upgrade"]
-                .iter()
-                .any(|n| n.eq_ignore_ascii_case(name))
-        };
-        if lines.any(body) {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        if request.parse(bytes) != Ok(httparse::Status::Complete(bytes.len())) || request.method != Some("GET") {
+            return None;
+        }
+        let target = request.path?;
+        if request.headers.iter().any(|header| MORE.iter().any(|name| name.eq_ignore_ascii_case(header.name))) {
             return None;
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

@@ -158,7 +158,7 @@ impl Repeats {
             let seconds = WINDOW.as_secs();
             match level {
                 Level::ERROR => {
-                    tracing::error!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}")
+                    tracing::error!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}");
                 }
                 Level::WARN => tracing::warn!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}"),
                 _ => tracing::info!(kept_back, "repeated {kept_back} times more within {seconds} s: {text}"),
