@@ -32,9 +32,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 /// A secret: readable, and not blank. Its content goes nowhere.
 pub(super) fn secret(path: &Path) -> Result<(), String> {
+    holding(path, "the secret")
+}
+
+/// A file that can be read, and is not blank; it should hold this.
+pub(super) fn holding(path: &Path, what: &str) -> Result<(), String> {
     let bytes = read(path)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err("the file is empty; accepted: a file that holds the secret".to_owned());
+        return Err(format!("the file is empty; accepted: a file that holds {what}"));
     }
     Ok(())
 }

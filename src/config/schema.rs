@@ -320,7 +320,12 @@ fn http_tls(walk: &mut Walk, http: &Section) -> Option<HttpTls> {
 /// An optional file that must be readable.
 pub(super) fn readable(walk: &mut Walk, section: &Section, name: &str) -> Option<std::path::PathBuf> {
     let file = walk.optional(section, name, path)?;
-    if let Err(what) = files::secret(&file) {
+    let holds = match name {
+        "ca_file" | "client_ca_file" | "cert_file" => "certificates, in PEM",
+        "key_file" => "the private key, in PEM",
+        _ => "the secret",
+    };
+    if let Err(what) = files::holding(&file, holds) {
         walk.complain(section.place(name), section.key(name), what);
     }
     Some(file)

@@ -72,7 +72,11 @@ const TABLE: &[Row] = &[
         "certificate_authority",
         "its certificate is one of an authority (CA:TRUE), which is no server's",
     ),
-    ("UnsupportedCertVersion", "certificate_version", "its certificate is of X.509 version 1, which is not supported"),
+    (
+        "UnsupportedCertVersion",
+        "certificate_version",
+        "its certificate is of X.509 version 1, which has no place for names and is not supported: give it one of version 3, with its name in subjectAltName (openssl: `-extfile`)",
+    ),
     ("invalid peer certificate", "certificate", "its certificate is not trusted"),
     (
         "alert: CertificateRequired",

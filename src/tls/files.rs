@@ -18,6 +18,9 @@ use super::{date, provider};
 /// Larger than any file of certificates; a mistaken path (a device, a log) is not read to its end.
 const FILE_MAX: u64 = 1 << 20;
 
+/// How the label of a certificate ends that `openssl x509 -trustout` wrote.
+const TRUSTED: &str = "TRUSTED CERTIFICATE-----";
+
 /// Which side of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -245,7 +248,18 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     };
     let bytes = read().map_err(|e| format!("cannot be read: {e}"))?;
     let small = u64::try_from(bytes.len()).is_ok_and(|n| n <= FILE_MAX);
-    if small { Ok(bytes) } else { Err("is larger than 1 MiB, so it is no file of certificates".to_owned()) }
+    if small { Ok(plain(&bytes)) } else { Err("is larger than 1 MiB, so it is no file of certificates".to_owned()) }
+}
+
+/// What the parser of PEM passes over, and etcd's own tools take: a mark of UTF-8 at the beginning, and OpenSSL's other name for
+/// a certificate. The trust settings that may follow a certificate under that name are not followed, so it is refused with them.
+fn plain(bytes: &[u8]) -> Vec<u8> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let rest = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    match std::str::from_utf8(rest) {
+        Ok(text) if text.contains(TRUSTED) => text.replace(TRUSTED, "CERTIFICATE-----").into_bytes(),
+        Ok(_) | Err(_) => rest.to_vec(),
+    }
 }
 
 /// Every certificate of a file; at least one.
@@ -256,10 +270,20 @@ fn certificates(content: &Content) -> Result<Vec<(CertificateDer<'static>, Facts
     for (n, cert) in CertificateDer::pem_slice_iter(bytes).enumerate() {
         let nth = n + 1;
         let cert = cert.map_err(|e| problem(format!("certificate {nth} is broken: {}", broken(&e))))?;
-        let facts = Facts::of(&cert).map_err(|e| problem(format!("certificate {nth} is broken: {e}")))?;
+        let facts =
+            Facts::of(&cert).map_err(|e| problem(format!("certificate {nth} is broken: {e}{}", settings(&e))))?;
         all.push((cert, facts));
     }
     if all.is_empty() { Err(problem(instead("certificate", "CERTIFICATE", bytes))) } else { Ok(all) }
+}
+
+/// What to do about OpenSSL's trust settings, which follow the certificate in its own block.
+pub(super) fn settings(error: &str) -> &'static str {
+    if error.contains("trailing data") {
+        "; are there trust settings of OpenSSL behind it? `openssl x509 -in` that file writes it without them"
+    } else {
+        ""
+    }
 }
 
 fn private_key(content: &Content) -> Result<Arc<dyn SigningKey>, Problem> {

@@ -118,6 +118,23 @@ fn every_kind_of_file_that_is_of_no_use_is_named_with_its_reason() {
 }
 
 #[test]
+fn a_mark_of_utf_8_and_the_other_name_of_a_certificate_are_passed_over() {
+    let (cert, key) = (fixture("client.crt"), fixture("client.key"));
+    let text = |path: &Path| std::fs::read_to_string(path).expect("text");
+    let marked = in_files(&format!("\u{feff}{}", text(&cert)), &format!("\u{feff}{}", text(&key)));
+    let trusted = in_files(&text(&fixture("ca.crt")).replace(" CERTIFICATE", " TRUSTED CERTIFICATE"), "");
+    material(&files(&trusted.cert, Some((&marked.cert, &marked.key))));
+}
+
+#[test]
+fn trust_settings_of_openssl_are_refused_with_the_way_around_them() {
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    let der = tokio_rustls::rustls::pki_types::CertificateDer::from_pem_file(fixture("ca.crt")).expect("a certificate");
+    let error = super::certificate::Facts::of(&[&der[..], &[0x30, 0]].concat().into()).expect_err("more than it");
+    assert!(super::files::settings(&error).contains("openssl x509 -in"), "{error}");
+}
+
+#[test]
 fn a_certificate_that_is_out_of_time_or_of_another_use_is_complained_of() {
     let secs = Duration::from_secs;
     let (now, day) = (1_800_000_000_u64, 24 * 60 * 60);
