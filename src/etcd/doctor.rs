@@ -16,8 +16,10 @@ use super::{Edge, Etcd};
 use crate::clock;
 use crate::tls::Facts;
 
+mod records;
 mod round;
 
+pub use records::{Flaw, Obstacle};
 pub use round::{Leases, Round, Step};
 
 /// What the header of an answer says of who gave it.
@@ -104,6 +106,27 @@ impl Etcd {
         })?;
         // One that cannot be read was accepted all the same; there is nothing to tell of it.
         Ok(shown.iter().filter_map(|cert| Facts::of(cert).ok()).collect())
+    }
+
+    /// Logs in where there is a user, which may take longer than any other question: etcd hashes the password.
+    ///
+    /// # Errors
+    /// Why we are not let in, or that this took too long.
+    pub async fn log_in(&self, member: usize, limit: impl Future<Output = ()>) -> Result<(), Error> {
+        let pool = &self.edge.pool;
+        if !pool.logs_in() {
+            return Ok(());
+        }
+        let began = clock::now();
+        tokio::select! {
+            biased;
+            live = pool.live(member, "authenticate") => live.map(drop),
+            () = limit => {
+                let text = format!("not logged in within {} ms", clock::now().since(began).as_millis());
+                let (operation, endpoint) = ("authenticate", pool.members[member].endpoint.clone());
+                Err(Error::Request { operation, endpoint, source: Cause::local(Kind::Unknown, text) })
+            }
+        }
     }
 
     /// Who are you?

@@ -22,6 +22,8 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 pub(super) struct Login {
     /// How often a token was obtained; also names the present one.
     count: AtomicU32,
+    /// How long that took last, in milliseconds.
+    took: AtomicU32,
     /// Held while a token is being obtained: one at a time, since etcd hashes the password each time.
     gate: Arc<tokio::sync::Mutex<Option<Refusal>>>,
 }
@@ -35,6 +37,11 @@ impl Live {
     /// Names the present token; 0 before the first.
     pub(super) fn token(&self) -> u32 {
         self.login.count.load(Ordering::Acquire)
+    }
+
+    /// How long logging in took; nothing before the first.
+    pub(super) fn login_took(&self) -> Duration {
+        Duration::from_millis(self.login.took.load(Ordering::Acquire).into())
     }
 }
 
@@ -61,13 +68,11 @@ impl Pool {
         let task = tokio::spawn(async move {
             let began = clock::now();
             let result = authenticate(&mut client, user, &path, &endpoint, limit).await;
-            telemetry.request(
-                "authenticate",
-                result.as_ref().map_or_else(Error::code, |()| "ok"),
-                clock::now().since(began),
-            );
+            let took = clock::now().since(began);
+            telemetry.request("authenticate", result.as_ref().map_or_else(Error::code, |()| "ok"), took);
             match &result {
                 Ok(()) => {
+                    login.took.store(u32::try_from(took.as_millis()).unwrap_or(u32::MAX), Ordering::Release);
                     login.count.fetch_add(1, Ordering::AcqRel);
                     *gate = None;
                 }

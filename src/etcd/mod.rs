@@ -55,7 +55,7 @@ mod voice;
 mod watch;
 mod watch_stream;
 
-pub use doctor::{EndpointStatus, Leases, ListedMember, Origin, Round, Step};
+pub use doctor::{EndpointStatus, Flaw, Leases, ListedMember, Obstacle, Origin, Round, Step};
 pub use error::{Cause, Error, Kind};
 pub use identity::Listed;
 pub use watch::Watcher;
@@ -214,8 +214,9 @@ impl Edge {
                 tracing::error!(
                     key,
                     why,
-                    "not a generation record: nobody is elected over it, and it counts for nothing; put back what the key held, or \
-                     delete it: the generation then goes on above what the daemons remember"
+                    "not a generation record: nobody is elected over it, and it counts for nothing; put back the \
+                     newest record of its history (docs/operations.md has the command); a key that is deleted begins at 1 again \
+                     where no daemon remembers more"
                 );
             }
             Cell::Valid { value, .. } if value.generation == Generation::MAX && self.is_news(key, modified) => {

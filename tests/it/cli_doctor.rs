@@ -167,6 +167,37 @@ async fn a_larger_least_ttl_is_said_with_the_fail_over_it_means() {
     let line = visit.says("warn", "etcd grants a lease of 8s where session.ttl asks for 5s");
     assert!(line.contains("worst-case fail-over is 8500ms then, not 5500ms"), "{line}");
     assert_eq!(visit.code, Some(0));
+    let graced = Config::of(&etcd.endpoints()).set("/session/vacancy_grace", "3100ms").visit().await;
+    graced.says("warn", "session.vacancy_grace of 3100ms no longer keeps promises with a lease of 8s");
+}
+
+#[tokio::test]
+async fn a_record_over_which_nobody_can_be_elected_is_named_with_its_key() {
+    let etcd = Etcd::start().await;
+    let config = Config::of(&etcd.endpoints());
+    let key = "/tenure/generations/orders";
+    etcd.put(key, b"garbage").await;
+    let visit = config.visit().await;
+    let line = visit.says("fail", &format!("{key} holds no generation record"));
+    assert!(line.contains("put back the newest record below /tenure/history/orders/"), "{line}");
+    assert_eq!(visit.code, Some(1), "{}", visit.all);
+    etcd.ctl(&["del", key]).await;
+    etcd.put("/tenure/control/orders", b"garbage").await;
+    config.visit().await.says("fail", "/tenure/control/orders holds no control record");
+    etcd.ctl(&["del", "/tenure/control/orders"]).await;
+    assert_eq!(config.visit().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn endpoints_by_which_a_daemon_would_campaign_nowhere_are_not_fit() {
+    let etcd = Etcd::start().await;
+    let dead = |_| format!("http://127.0.0.1:{}", free_port());
+    let mut endpoints: Vec<String> = (0..2).map(dead).collect();
+    endpoints.push(etcd.endpoint());
+    let visit = Config::of(&endpoints).visit().await;
+    visit.says("fail", "a daemon would campaign nowhere: no majority of etcd.endpoints belongs to one cluster");
+    assert_eq!(visit.code, Some(1), "{}", visit.all);
+    assert!(!visit.all.contains("one more that fails"), "{}", visit.all);
 }
 
 #[tokio::test]

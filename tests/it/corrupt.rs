@@ -115,7 +115,11 @@ async fn a_generation_that_leaves_no_room_counts_for_nothing() {
         etcd.put(GENERATION, record(claimed).to_string().as_bytes()).await;
         for daemon in &daemons {
             says(daemon, &claimed.to_string()).await;
-            assert!(daemon.logs().contains("delete it"), "the remedy: {}", daemon.logs());
+            assert!(
+                daemon.logs().contains("put back the newest record of its history"),
+                "the remedy: {}",
+                daemon.logs()
+            );
         }
         etcd.ctl(&["del", GENERATION]).await;
         let (_, next) = leader_above(&daemons, generation).await;

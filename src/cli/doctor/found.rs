@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::duration_text;
-use crate::etcd::{EndpointStatus, Error, Kind, ListedMember, Origin, Round};
+use crate::etcd::{EndpointStatus, Error, Kind, ListedMember, Obstacle, Origin, Round};
 use crate::tls::Facts;
 
 /// Everything.
@@ -15,6 +15,8 @@ pub struct Findings {
     pub rights: Vec<(String, Rights)>,
     /// Candidates in the queues that have our id: election, lease, url.
     pub namesakes: Vec<Namesake>,
+    /// For each election what in its records keeps it without a leader; or why they could not be read.
+    pub records: Vec<(String, Result<Vec<Obstacle>, Failed>)>,
     /// The clocks of this machine.
     pub clocks: Clocks,
 }

@@ -11,7 +11,7 @@ use super::examine;
 use super::{Clocks, Failed, Findings, Member, Namesake, Remark, Rights};
 use crate::cli::client::{Client, Target};
 use crate::cli::tls::TlsFiles;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::election::ids::ElectionIndex;
 use crate::etcd::{Etcd, Kind, Leases, Round, Step};
@@ -21,6 +21,9 @@ const READS: u32 = 8;
 const APART: Duration = Duration::from_millis(100);
 /// For the reads and the round of one member together.
 const ROUND: Duration = Duration::from_millis(4_500);
+/// Until when, from the start, a login is waited for; and until when rounds and reads are.
+const LOGGED_IN: Duration = Duration::from_secs(6);
+const ENOUGH: Duration = Duration::from_millis(9_200);
 /// The clocks are watched at least so long.
 const WATCHED: Duration = Duration::from_secs(2);
 /// How long lines about members wait for whether we are let in, which is to be said first.
@@ -31,7 +34,7 @@ pub(super) type Sink = mpsc::Sender<Remark>;
 
 /// Asks everything. What is written goes again.
 pub(super) async fn gather(config: &Config, etcd: &Etcd, leases: &Leases, sink: Sink) -> Findings {
-    let began = clock::rates();
+    let (start, began) = (clock::now(), clock::rates());
     let tell = |remarks: Vec<Remark>| {
         for remark in remarks {
             // There is room for all, and the reader goes only with all of this.
@@ -43,7 +46,7 @@ pub(super) async fn gather(config: &Config, etcd: &Etcd, leases: &Leases, sink: 
     let probes = endpoints.iter().enumerate().map(|(index, endpoint)| {
         let (tell, door) = (&tell, &door);
         async move {
-            let member = Box::pin(probe(config, etcd, index, endpoint)).await;
+            let member = Box::pin(probe(config, etcd, (index, endpoint), door.patience(start))).await;
             door.answered(&member, config, tell).await;
             tell(examine::member(&member, endpoints.len(), door.refused()));
             member
@@ -55,16 +58,22 @@ pub(super) async fn gather(config: &Config, etcd: &Etcd, leases: &Leases, sink: 
         return findings;
     }
     let serving: Vec<usize> = (0..endpoints.len()).filter(|i| findings.members[*i].serves()).collect();
+    let round = ROUND.min(ENOUGH.saturating_sub(clock::now().since(start)));
     let rounds = serving.iter().enumerate().map(|(nth, index)| {
         let next = serving[(nth + 1) % serving.len()];
-        visit(etcd, *index, next, config.timing.ttl(), leases)
+        visit(etcd, *index, next, (config.timing.ttl(), round), leases)
     });
-    let (rounds, rights, namesakes, ()) =
-        tokio::join!(join_all(rounds), rights(etcd, config), namesakes(etcd, config), sleep(WATCHED));
+    let mut read = Findings::default();
+    let (rounds, rights, (), ()) = tokio::join!(
+        join_all(rounds),
+        rights(etcd, config, round),
+        elections(etcd, config, round, &mut read),
+        sleep(WATCHED.min(round))
+    );
     for (index, (reads, round)) in serving.into_iter().zip(rounds) {
         (findings.members[index].reads, findings.members[index].round) = (reads, Some(round));
     }
-    (findings.rights, findings.namesakes) = (rights, namesakes);
+    (findings.rights, findings.records, findings.namesakes) = (rights, read.records, read.namesakes);
     findings.clocks = clocks(began, clock::rates());
     tell(examine::members(&findings, config));
     tell(examine::rest(&findings, config));
@@ -104,6 +113,19 @@ impl Door {
         }
     }
 
+    /// How long a login is waited for: as long as there is time, and where another member let us in, as long again as it took.
+    async fn patience(&self, start: Instant) {
+        let overtaken = async {
+            // Registered before the look, as above.
+            let opened = self.opened.notified();
+            if !self.known.load(Ordering::Relaxed) {
+                opened.await;
+            }
+            sleep(clock::now().since(start).max(super::REQUEST)).await;
+        };
+        let _ = timeout(LOGGED_IN.saturating_sub(clock::now().since(start)), overtaken).await;
+    }
+
     fn open(&self) {
         self.known.store(true, Ordering::Relaxed);
         self.opened.notify_waiters();
@@ -111,24 +133,34 @@ impl Door {
 }
 
 /// Who are you, and do you serve?
-async fn probe(config: &Config, etcd: &Etcd, index: usize, endpoint: &str) -> Member {
+async fn probe(
+    config: &Config,
+    etcd: &Etcd,
+    (index, endpoint): (usize, &str),
+    patience: impl Future<Output = ()>,
+) -> Member {
     let mut member = Member::new(endpoint);
     member.greeting = etcd.greet(index).await.map_err(Failed::from);
     if member.greeting.is_err() {
         return member;
     }
-    let (status, listed, read, memory, plain_version) = tokio::join!(
+    let (admitted, plain_version) = tokio::join!(etcd.log_in(index, patience), plain_version(endpoint, config));
+    member.plain_version = plain_version;
+    if let Err(failed) = admitted.map_err(Failed::from) {
+        (member.status, member.listed) = (Err(failed.clone()), Err(failed.clone()));
+        (member.memory, member.read) = (Err(failed.clone()), Err(failed));
+        return member;
+    }
+    let (status, listed, read, memory) = tokio::join!(
         etcd.status_of(index),
         etcd.members_of(index),
         etcd.read_of(index, true),
         etcd.read_of(index, false),
-        plain_version(endpoint, config),
     );
     member.status = status.map_err(Failed::from);
     member.listed = listed.map_err(Failed::from);
     member.read = read.map(|(origin, _)| origin).map_err(Failed::from);
     member.memory = memory.map(|(origin, _)| origin).map_err(Failed::from);
-    member.plain_version = plain_version;
     member
 }
 
@@ -152,7 +184,7 @@ async fn visit(
     etcd: &Etcd,
     index: usize,
     next: usize,
-    ttl: Duration,
+    (ttl, limit): (Duration, Duration),
     leases: &Leases,
 ) -> (Vec<Result<Duration, Failed>>, Round) {
     let mut reads = Vec::new();
@@ -161,20 +193,20 @@ async fn visit(
         let read = etcd.read_of(index, true).await.map(|(_, took)| took).map_err(Failed::from);
         let failed = read.is_err();
         reads.push(read);
-        if failed {
+        if failed || clock::now().since(began) > limit / 2 {
             break;
         }
         sleep(APART).await;
     }
-    let left = ROUND.saturating_sub(clock::now().since(began));
+    let left = limit.saturating_sub(clock::now().since(began));
     let late = || Round { failed: Some((Step::Grant, etcd.late(index, left))), ..Round::default() };
     let round = timeout(left, Box::pin(etcd.round(index, Some(next), ttl, leases))).await.unwrap_or_else(|_| late());
     (reads, round)
 }
 
-async fn rights(etcd: &Etcd, config: &Config) -> Vec<(String, Rights)> {
+async fn rights(etcd: &Etcd, config: &Config, limit: Duration) -> Vec<(String, Rights)> {
     let observed: Vec<bool> = config.elections.iter().map(|e| e.observe).collect();
-    let Ok(all) = timeout(ROUND, etcd.permissions(&observed)).await else {
+    let Ok(all) = timeout(limit, etcd.permissions(&observed)).await else {
         let unknown = Rights::Unknown("etcd is too slow".to_owned());
         return config.elections.iter().map(|e| (e.name.to_string(), unknown.clone())).collect();
     };
@@ -187,21 +219,34 @@ async fn rights(etcd: &Etcd, config: &Config) -> Vec<(String, Rights)> {
     all.into_iter().map(|(e, result)| (name(e), judged(result))).collect()
 }
 
-/// Candidates with our id, as far as the queues may be read.
-async fn namesakes(etcd: &Etcd, config: &Config) -> Vec<Namesake> {
+/// What each election holds: obstacles in its records, and candidates with our id.
+async fn elections(etcd: &Etcd, config: &Config, limit: Duration, findings: &mut Findings) {
+    // What was read before the time ran out stays.
     let look = async {
-        let mut all = Vec::new();
         for (index, election) in config.elections.iter().enumerate() {
-            let Ok(view) = etcd.read(ElectionIndex(index)).await else { continue };
+            let name = election.name.to_string();
+            let view = match etcd.examined(ElectionIndex(index)).await {
+                Ok((view, obstacles)) => {
+                    findings.records.push((name, Ok(obstacles)));
+                    view
+                }
+                Err(error) => {
+                    findings.records.push((name, Err(error.into())));
+                    continue;
+                }
+            };
             for entry in view.queue {
                 let Some(candidate) = entry.candidate.filter(|c| c.id == config.id) else { continue };
                 let election = election.name.to_string();
-                all.push(Namesake { election, lease: entry.lease, url: candidate.url });
+                findings.namesakes.push(Namesake { election, lease: entry.lease, url: candidate.url });
             }
         }
-        all
     };
-    timeout(ROUND, look).await.unwrap_or_default()
+    let _ = timeout(limit, look).await;
+    for election in &config.elections[findings.records.len()..] {
+        let late = Failed { kind: Kind::Unknown, text: "etcd is too slow".to_owned() };
+        findings.records.push((election.name.to_string(), Err(late)));
+    }
 }
 
 fn clocks(before: clock::Rates, after: clock::Rates) -> Clocks {

@@ -339,8 +339,13 @@ impl Player<'_> {
     /// Whether others know of what was written. One that does not answer shows nothing.
     async fn ask_elsewhere(&mut self, next: Option<usize>) {
         let pool = &self.edge.pool;
-        let connections = if pool.logs_in() { FRESH_LOGIN } else { FRESH };
         let limit = self.edge.limits.request;
+        let connections = match self.live.login_took() {
+            // Each would take as long again, and time out.
+            took if took > limit / 4 => 0,
+            _ if pool.logs_in() => FRESH_LOGIN,
+            _ => FRESH,
+        };
         for _ in 0..connections {
             let ask = async {
                 let live = pool.fresh(self.member, "round").await?;

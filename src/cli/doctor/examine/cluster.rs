@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use super::super::version::Version;
 use super::super::{Findings, Member};
 use super::{Level, Remarks, listing};
+use crate::clock;
 use crate::config::Config;
+use crate::election::ids::{ClusterId, MemberId};
+use crate::election::one_cluster::{Identity, OneCluster};
 use crate::etcd::{Kind, ListedMember, Origin};
 
 /// Is enough of etcd there?
-pub(super) fn quorum(findings: &Findings, remarks: &mut Remarks) {
+pub(super) fn quorum(findings: &Findings, config: &Config, remarks: &mut Remarks) {
     let members = &findings.members;
     let refused = members.iter().any(|m| m.read.as_ref().is_err_and(|f| f.kind == Kind::Auth));
     if members.len() == 1 {
@@ -19,10 +22,46 @@ pub(super) fn quorum(findings: &Findings, remarks: &mut Remarks) {
     let serving = members.iter().filter(|m| m.serves()).count();
     if members.len() > 1 && serving == 0 && !refused {
         remarks.say(Level::Bad, "no member serves requests: etcd has no quorum, or is out of reach");
+    } else if serving > 0
+        && let Some(who) = unpinned(findings, config)
+    {
+        remarks.say(Level::Bad, format!("a daemon would campaign nowhere: {who}"));
     } else if members.len() > 1 && serving * 2 <= members.len() && !refused {
         let text =
             format!("{serving} of {} endpoints serve requests: one more that fails may stop everything", members.len());
         remarks.say(Level::Bad, text);
+    }
+}
+
+/// Why a daemon that remembers no cluster would heed nobody, if so: judged by the daemon's own rule.
+fn unpinned(findings: &Findings, config: &Config) -> Option<String> {
+    let members = &findings.members;
+    let urls: Vec<&str> = members.iter().map(|m| m.endpoint.as_str()).collect();
+    let endpoints: Vec<String> = members.iter().map(|m| m.endpoint.clone()).collect();
+    let mut one = OneCluster::new(&endpoints, config.etcd.cluster_id, None, config.timing.ttl());
+    let now = clock::now();
+    for (index, member) in members.iter().enumerate() {
+        match member.identity() {
+            Some(origin) => {
+                let said = Identity { cluster: ClusterId(origin.cluster), member: MemberId(origin.member) };
+                one.heard(now, index, said);
+            }
+            None => one.silent(now, index),
+        }
+    }
+    for (origin, list) in members.iter().filter_map(|m| m.listed.as_ref().ok()).filter(|(o, _)| o.cluster != 0) {
+        let list: Vec<_> = list.iter().map(|m| (MemberId(m.id), m.client_urls.clone())).collect();
+        one.listed(now, ClusterId(origin.cluster), &list);
+    }
+    let found = one.describe(now, &urls);
+    match one.pin() {
+        None => Some(format!(
+            "no majority of etcd.endpoints belongs to one cluster, where each member counts once: {found}; list the members of one cluster, each once, or name it in etcd.cluster_id"
+        )),
+        Some(pin) if members.iter().filter_map(Member::identity).all(|origin| origin.cluster != pin.0) => {
+            Some(format!("no endpoint belongs to cluster {pin}, which etcd.cluster_id names: {found}"))
+        }
+        Some(_) => None,
     }
 }
 
@@ -58,7 +97,8 @@ pub(super) fn twice(findings: &Findings, remarks: &mut Remarks) {
         }
     }
     for who in members.values().filter(|who| who.len() > 1) {
-        remarks.say(Level::Warn, format!("{} are the same member: name each member once", listing(who)));
+        let text = "are the same member: list each member once, since it counts once, among all that are listed";
+        remarks.say(Level::Warn, format!("{} {text}", listing(who)));
     }
 }
 

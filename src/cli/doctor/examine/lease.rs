@@ -7,7 +7,7 @@ use super::super::{Findings, Member};
 use super::{Level, Remarks, listing, millis};
 use crate::config::{Config, duration_text};
 use crate::etcd::{Kind, Origin, Round, Step};
-use crate::timing::EXPIRY_OVERSHOOT;
+use crate::timing::{EXPIRY_OVERSHOOT, GraceLost};
 
 /// Writes this much slower than reads, and this slow, are the disk's doing: a read needs none.
 const DISK_FACTOR: u32 = 5;
@@ -66,6 +66,14 @@ pub(super) fn rounds(findings: &Findings, config: &Config, remarks: &mut Remarks
             duration_text(config.timing.worst_failover()),
         );
         remarks.say(Level::Warn, text);
+        if let Some(GraceLost { what, needed }) = config.timing.grace_lost(granted) {
+            let (grace, needed) = (duration_text(config.timing.vacancy_grace()), duration_text(needed));
+            let text = format!(
+                "session.vacancy_grace of {grace} no longer keeps {what} with a lease of {}: that takes {needed}",
+                duration_text(granted)
+            );
+            remarks.say(Level::Warn, text);
+        }
     }
 }
 

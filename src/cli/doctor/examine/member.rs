@@ -8,6 +8,9 @@ use crate::tls::date;
 
 /// What a member without a leader answers to everything, since we ask only members that have one (`hasleader`).
 const NO_LEADER: &str = "etcdserver: no leader";
+/// How a reason begins that is a closed connection, and one that is silence.
+const CLOSED: &str = "it closed the connection: ";
+const SILENT: &str = "no answer";
 
 /// What is said of an endpoint, `of` so many. `refused`: that we are not let in has been said.
 #[must_use]
@@ -30,10 +33,7 @@ pub fn member(member: &Member, of: usize, refused: bool) -> Vec<Remark> {
         }
         (_, Ok(_), Err(why)) => remarks.say(level, silent_below(endpoint, why)),
         (_, Err(_), Err(why)) if member.memory.is_ok() => remarks.say(level, silent_below(endpoint, why)),
-        (_, Err(_), Err(why)) => {
-            let text = "accepts connections and answers nothing: its process hangs, or it is no etcd";
-            remarks.say(level, format!("{endpoint} {text} ({})", why.text));
-        }
+        (_, Err(_), Err(why)) => remarks.say(level, format!("{endpoint} {}", nothing(why))),
         // Serving was dealt with.
         (_, _, Ok(_)) => {}
     }
@@ -58,6 +58,17 @@ fn learner(endpoint: &str) -> String {
     format!(
         "{endpoint} is a learner: it copies etcd's data and serves nothing; `etcdctl member promote`, or leave it out of etcd.endpoints"
     )
+}
+
+/// Of one of which nothing was had, not even from its memory.
+fn nothing(why: &Failed) -> String {
+    match why.text.strip_prefix(CLOSED) {
+        Some(reason) => format!("closes the connection: {reason}"),
+        None if why.text.starts_with(SILENT) => {
+            format!("accepts connections and answers nothing: its process hangs, or it is no etcd ({})", why.text)
+        }
+        None => format!("serves nothing: {}", why.text),
+    }
 }
 
 fn silent_below(endpoint: &str, why: &Failed) -> String {

@@ -7,6 +7,7 @@ mod cluster;
 mod lease;
 mod machine;
 mod member;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -73,7 +74,7 @@ impl Remarks {
 #[must_use]
 pub fn members(findings: &Findings, config: &Config) -> Vec<Remark> {
     let mut remarks = Remarks::default();
-    cluster::quorum(findings, &mut remarks);
+    cluster::quorum(findings, config, &mut remarks);
     cluster::identities(findings, &mut remarks);
     cluster::listed(findings, &mut remarks);
     cluster::versions(findings, config, &mut remarks);
@@ -88,6 +89,7 @@ pub fn rest(findings: &Findings, config: &Config) -> Vec<Remark> {
     cluster::twice(findings, &mut remarks);
     lease::latency(findings, config, &mut remarks);
     machine::rights(findings, config, &mut remarks);
+    records::records(findings, config, &mut remarks);
     machine::namesakes(findings, config, &mut remarks);
     machine::clocks(findings, config, &mut remarks);
     remarks.0

@@ -1,7 +1,7 @@
 use super::super::{Clocks, Failed, Findings, Member, Namesake, Rights};
 use super::*;
 use crate::config::{self, Env, Overrides};
-use crate::etcd::{EndpointStatus, Kind, ListedMember, Origin, Round, Step};
+use crate::etcd::{EndpointStatus, Flaw, Kind, ListedMember, Obstacle, Origin, Round, Step};
 
 fn config_with(yaml: &str) -> Config {
     let env = Env::from_iter([("HOSTNAME", "pod-0"), ("TENURE_ELECTIONS", "orders")]);
@@ -94,8 +94,12 @@ fn a_silent_minority_is_a_warning_and_a_silent_majority_is_not_one() {
         member
     };
     assert_eq!(worst(&found(vec![up(1, "3.6.14"), up(2, "3.6.14"), dead("c")])), Level::Warn);
-    let two = found(vec![up(1, "3.6.14"), dead("b"), dead("c")]);
-    expect(&two, Level::Bad, "1 of 3 endpoints serve requests");
+    let mut first = up(1, "3.6.14");
+    let listed =
+        |id: u64, url: &str| ListedMember { id, name: String::new(), client_urls: vec![format!("http://{url}")] };
+    first.listed =
+        Ok((Origin { cluster: 7, ..Origin::default() }, vec![listed(1, "m1:2379"), listed(2, "b"), listed(3, "c")]));
+    expect(&found(vec![first, dead("b"), dead("c")]), Level::Bad, "1 of 3 endpoints serve requests");
     assert_eq!(worst(&found(vec![dead("a")])), Level::Bad);
     expect(&found(vec![dead("a"), dead("b")]), Level::Bad, "no member serves requests");
 }
@@ -296,4 +300,70 @@ fn a_failed_step_says_what_cannot_be_done_and_where() {
 fn being_refused_names_the_settings_at_fault() {
     let text = not_let_in(&failed(Kind::Auth, "authentication failed"), &config()).text;
     assert!(text.contains("asks for a user, and none is configured"), "{text}");
+}
+
+#[test]
+fn where_a_daemon_would_heed_no_cluster_that_is_said_and_not_what_might_fail_next() {
+    let silent = |name: &str| Member::new(name);
+    let lonely = found(vec![up(1, "3.7.3"), silent("http://b:2379"), silent("http://c:2379")]);
+    let text = expect(&lonely, Level::Bad, "a daemon would campaign nowhere: no majority of etcd.endpoints");
+    assert!(text.contains("http://m1:2379 is in cluster 7, http://b:2379 does not answer"), "{text}");
+    assert!(!said(&lonely, &config()).iter().any(|r| r.text.contains("one more that fails")));
+    let mut again = up(1, "3.7.3");
+    again.endpoint = "http://again:2379".to_owned();
+    let twice = found(vec![up(1, "3.7.3"), silent("http://b:2379"), again]);
+    expect(&twice, Level::Bad, "a daemon would campaign nowhere");
+    expect(&twice, Level::Warn, "http://m1:2379 and http://again:2379 are the same member: list each member once");
+    let mine = config_with("etcd: {cluster_id: '7'}");
+    assert!(!said(&lonely, &mine).iter().any(|r| r.text.contains("campaign nowhere")), "the operator's word counts");
+    let other = config_with("etcd: {cluster_id: '8'}");
+    let all = said(&found(vec![up(1, "3.7.3")]), &other);
+    assert!(
+        all.iter().any(|r| r.level == Level::Bad && r.text.contains("no endpoint belongs to cluster 8")),
+        "{all:?}"
+    );
+}
+
+#[test]
+fn a_grace_that_the_granted_lease_outgrows_is_warned_of() {
+    let config = config_with("session: {ttl: 5s, vacancy_grace: 3100ms}");
+    let all = said(&round(|r| r.granted = Some(Duration::from_secs(8))), &config);
+    let text = "session.vacancy_grace of 3100ms no longer keeps promises with a lease of 8s: that takes 4243ms";
+    assert!(all.iter().any(|r| r.level == Level::Warn && r.text == text), "{all:?}");
+    let all = said(&round(|r| r.granted = Some(Duration::from_secs(5))), &config);
+    assert!(!all.iter().any(|r| r.text.contains("no longer keeps")), "{all:?}");
+}
+
+#[test]
+fn a_record_that_lets_nobody_be_elected_fails_with_its_key() {
+    let with = |flaw| {
+        let mut findings = round(|_| {});
+        let obstacle = Obstacle { key: "/tenure/generations/orders".to_owned(), flaw };
+        findings.records = vec![("orders".to_owned(), Ok(vec![obstacle]))];
+        findings
+    };
+    let garbage = with(Flaw::NoGeneration("it claims generation 9".to_owned()));
+    let text =
+        expect(&garbage, Level::Bad, "/tenure/generations/orders holds no generation record (it claims generation 9)");
+    assert!(text.contains("the newest record below /tenure/history/orders/"), "the remedy: {text}");
+    expect(&with(Flaw::Largest), Level::Bad, "the largest generation");
+    expect(&with(Flaw::NoControl), Level::Bad, "counts as a pause");
+    expect(&with(Flaw::Paused), Level::Warn, "is paused");
+    expect(&with(Flaw::Term(3)), Level::Warn, "carries term 3");
+    let mut unread = round(|_| {});
+    unread.records = vec![("orders".to_owned(), Err(failed(Kind::Unknown, "slow")))];
+    expect(&unread, Level::Warn, "whether the records of orders let anybody be elected is unknown: slow");
+}
+
+#[test]
+fn a_closed_connection_and_a_slow_login_are_not_called_silence() {
+    let with = |text: &str| {
+        let mut member = up(3, "3.7.3");
+        let told = || failed(Kind::Unknown, text);
+        (member.status, member.read, member.memory) = (Err(told()), Err(told()), Err(told()));
+        found(vec![up(1, "3.7.3"), up(2, "3.7.3"), member])
+    };
+    let closed = expect(&with("it closed the connection: it is stopping"), Level::Warn, "closes the connection");
+    assert_eq!(closed, "http://m3:2379 closes the connection: it is stopping");
+    expect(&with("logging in there takes longer than"), Level::Warn, "http://m3:2379 serves nothing: logging in there");
 }
