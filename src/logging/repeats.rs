@@ -26,7 +26,7 @@ const LINES: usize = 512;
 /// The most that a sum quotes of a line.
 const QUOTED: usize = 400;
 /// Words that differ from line to line of the same thing.
-const VARYING: [&str; 3] = ["hlc", "lease", "at_least"];
+const VARYING: [&str; 5] = ["hlc", "lease", "at_least", "remembered", "seen"];
 /// A line with this field is a change of role. All are written: this log is the audit where no file is named for that, and the
 /// core's pauses bound them.
 const OF_A_TRANSITION: &str = "new_generation";
@@ -298,6 +298,18 @@ mod tests {
         let sum = written.iter().find(|l| l.contains("repeated") && l.contains("not elected")).expect("a sum");
         assert!(sum.contains("repeated 995 times more within 60 s: not elected") && sum.contains("orders"), "{sum}");
         assert!(sum.contains("WARN"), "{sum}");
+    }
+
+    #[test]
+    fn a_history_that_goes_backwards_each_second_is_one_line() {
+        let written = lines(|repeats| {
+            for n in 0..20_i64 {
+                tracing::error!(remembered = ?(n, n), revision = n, raft_term = n, "history went backwards");
+                tracing::error!(election = %"orders", remembered = %n, seen = %n, "the generation went back");
+            }
+            repeats.end();
+        });
+        assert_eq!(written.len(), 2 * (5 + 1), "{written:#?}");
     }
 
     #[test]
