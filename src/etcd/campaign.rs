@@ -12,7 +12,8 @@
 //! * *Else* ran, with an earlier copy open: refused only if some compare is false *for good*. `mod_revision` and
 //!   `create_revision` of a key never return to an old value, so a copy that compares them with one is dead. A candidate ahead
 //!   in the queue is different, since it may leave: then an earlier copy may commit yet, and the outcome is unknown.
-//! * No answer: not applied where every copy was refused with an error that says so; else unknown. One such error says too much:
+//! * No answer: not applied where every copy was refused with an error that says so; else unknown. Where a right lacks, the copies
+//!   under way are waited for, since each is refused as well: etcd looks at the rights before it applies. One such error says too much:
 //!   a transaction that crosses etcd's quota is applied, and only then answered with "no space" (`quotaApplierV3.Txn`). So the
 //!   core looks after every refusal before it relies on it.
 
@@ -135,6 +136,11 @@ impl Edge {
             Err(failed) if failed.open => {
                 tracing::warn!(error = %failed.error, "it is unknown whether the election committed");
                 ElectOutcome::Unknown
+            }
+            // That a right lacks is said once a minute, with what mends it.
+            Err(failed) if failed.error.kind() == Kind::Permission => {
+                tracing::debug!(error = %failed.error, "not elected");
+                ElectOutcome::Failed
             }
             Err(failed) => {
                 tracing::warn!(error = %failed.error, "not elected");

@@ -87,7 +87,7 @@ impl Pool {
         let mut epoch = self.epoch.subscribe();
         let mut tries = FuturesUnordered::new();
         tries.push(start(0));
-        let (mut started, mut pause, mut open, mut last) = (1, call.hedge, false, None);
+        let (mut started, mut pause, mut open, mut last, mut denied) = (1, call.hedge, false, None, None);
         let mut next = Box::pin(sleep(pause));
         let mut end = Box::pin(sleep(call.total));
         loop {
@@ -103,6 +103,12 @@ impl Pool {
                     }
                     Err(error) => {
                         open |= error.kind().may_commit();
+                        let error = denied.take().unwrap_or(error);
+                        if error.kind() == Kind::Permission && !tries.is_empty() {
+                            // The copies under way are waited for: once each is refused, nothing was applied.
+                            denied = Some(error);
+                            continue;
+                        }
                         if error.kind().is_final() {
                             return Err(Failed { error, open: open || !tries.is_empty() });
                         }
@@ -115,7 +121,7 @@ impl Pool {
                         }
                     }
                 },
-                () = &mut next, if started < call.tries => {
+                () = &mut next, if started < call.tries && denied.is_none() => {
                     tries.push(start(started));
                     started += 1;
                     pause = (pause * 2).min(call.hedge_max).max(call.hedge);
@@ -125,7 +131,7 @@ impl Pool {
             }
         }
         let open = open || !tries.is_empty();
-        let error = Error::Exhausted { operation: call.name, limit: call.total, last: last.map(Box::new) };
+        let error = Error::Exhausted { operation: call.name, limit: call.total, last: denied.or(last).map(Box::new) };
         Err(Failed { error, open })
     }
 
@@ -195,5 +201,63 @@ impl Pool {
         let code = result.as_ref().map_or_else(Error::code, |_| "ok");
         self.telemetry.request(call.name, code, clock::now().since(began));
         (member, result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::watch::tests::edge;
+    use super::*;
+    use crate::election::one_cluster::Identity;
+
+    const DENIED: (Kind, &str) = (Kind::Permission, "etcdserver: permission denied");
+
+    struct Nothing;
+
+    impl Answer for Nothing {
+        fn identity(&self) -> Option<Identity> {
+            None
+        }
+    }
+
+    /// The first copy ends so, long after the second was denied; or never.
+    async fn denied_while(first: Option<(Kind, &'static str)>) -> Failed {
+        let [hedge, later, total] = [20, 100, 400].map(Duration::from_millis);
+        let (name, start) = ("elect", Some(0));
+        let (cap, hedge_max) = (total, hedge);
+        let call = Call { name, cap, total, hedge, hedge_max, start, tries: 8, any_cluster: false, fresh: false };
+        let copies = AtomicUsize::new(0);
+        let op = |_| {
+            let nth = copies.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(nth < 2, "no more copies are sent once one was denied");
+                let (kind, text) = match (nth, first) {
+                    (0, Some(first)) => {
+                        sleep(later).await;
+                        first
+                    }
+                    (0, None) => std::future::pending().await,
+                    _ => DENIED,
+                };
+                Err::<Nothing, _>(Cause::local(kind, text))
+            }
+        };
+        edge(1).pool.hedged(&call, op).await.map(|_| ()).expect_err("nobody answers")
+    }
+
+    #[tokio::test]
+    async fn what_every_copy_was_denied_was_not_applied() {
+        let failed = denied_while(Some(DENIED)).await;
+        assert!(!failed.open && failed.error.kind() == Kind::Permission, "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn what_one_copy_was_denied_may_have_been_applied_by_another_that_nobody_answered() {
+        for first in [Some((Kind::Unknown, "leader changed")), None] {
+            let failed = denied_while(first).await;
+            assert!(failed.open && failed.error.kind() == Kind::Permission, "{failed:?}");
+        }
     }
 }

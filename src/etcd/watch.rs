@@ -220,7 +220,7 @@ impl Task {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::EtcdConfig;
     use crate::election::ids::Revision;
@@ -236,7 +236,8 @@ mod tests {
         fn watch_restarted(&self, _: &'static str) {}
     }
 
-    fn task(members: usize) -> Task {
+    /// With members that are not there.
+    pub(in crate::etcd) fn edge(members: usize) -> Arc<Edge> {
         let endpoints = (0..members).map(|member| format!("http://127.0.0.{}:1", member + 1)).collect();
         let config = EtcdConfig {
             endpoints,
@@ -251,8 +252,11 @@ mod tests {
         let name = crate::election::ids::ElectionName::parse("orders").expect("a name");
         let (id, url, version) = ("a".to_owned(), String::new(), String::new());
         let identity = Identity { id, url, version, elections: vec![(name, 0)] };
-        let etcd = Etcd::new(&config, identity, &Timing::default(), Arc::new(Unheard), 1).expect("an etcd");
-        let (edge, plans, sink) = (etcd.edge, Arc::default(), mpsc::channel(1).0);
+        Etcd::new(&config, identity, &Timing::default(), Arc::new(Unheard), 1).expect("an etcd").edge
+    }
+
+    fn task(members: usize) -> Task {
+        let (edge, plans, sink) = (edge(members), Arc::default(), mpsc::channel(1).0);
         Task { edge, plans, sink, member: 0, shunned: vec![None; members], bad: 0, refused: 0, complained: None }
     }
 
