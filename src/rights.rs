@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::election::ids::{ElectionIndex, ElectionName};
 use crate::etcd::Etcd;
 
 /// The first pause between two rounds of questions, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// How often what lacks is said again.
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// What is known of our rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,7 @@ impl Rights {
 
 async fn ask(etcd: Etcd, mut elections: Vec<(ElectionIndex, ElectionName)>, state: watch::Sender<State>) {
     let (mut pause, longest) = PAUSES;
+    let mut said = None;
     loop {
         let mut lacking = Vec::new();
         let mut wanting = Vec::new();
@@ -73,16 +78,20 @@ async fn ask(etcd: Etcd, mut elections: Vec<(ElectionIndex, ElectionName)>, stat
             (false, false) => State::Lacks(lacking.join(", ")),
         };
         // An etcd that does not answer takes nothing back.
-        let told = found == State::Unknown
-            || !state.send_if_modified(|known| std::mem::replace(known, found.clone()) != found);
-        if !told {
+        let new =
+            found != State::Unknown && state.send_if_modified(|known| std::mem::replace(known, found.clone()) != found);
+        if new {
             pause = PAUSES.0;
-            match &found {
-                State::Lacks(what) => tracing::warn!(
+        }
+        match &found {
+            State::Lacks(what) if new || said.is_none_or(|at| clock::now().since(at) >= AGAIN) => {
+                said = Some(clock::now());
+                tracing::warn!(
                     "etcd's role lacks {what}: without it this daemon may queue and never lead, so it is not ready"
-                ),
-                State::All | State::Unknown => tracing::debug!("etcd's role allows all that leading needs"),
+                );
             }
+            State::All => tracing::debug!("etcd's role allows all that leading needs"),
+            State::Lacks(_) | State::Unknown => {}
         }
         if elections.is_empty() {
             return;
