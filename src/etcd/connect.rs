@@ -63,8 +63,8 @@ pub(super) struct Pool {
     /// How long a member may keep silent before others are asked.
     pub hedge: Duration,
     tls: Option<Mutex<Tls>>,
-    /// What was complained of last, and when.
-    pub(super) complained: Mutex<Option<(Kind, Instant)>>,
+    /// What was complained of, and when last.
+    pub(super) complained: Mutex<Vec<(Kind, Instant)>>,
     /// Numbers the clients, so that a stream knows whether it belongs to the present one.
     serial: AtomicU64,
 }

@@ -154,6 +154,13 @@ impl Error {
 }
 
 impl Error {
+    /// Whether etcd itself says that our user lacks a right on a key or range.
+    pub(super) fn is_lack_of_rights(&self) -> bool {
+        /// Of `rpctypes.ErrPermissionDenied`; a proxy that refuses with the same code has words of its own.
+        const WORDS: &str = "etcdserver: permission denied";
+        matches!(self, Self::Request { source, .. } if source.kind == Kind::Permission && source.text.contains(WORDS))
+    }
+
     /// Whether a member that fails so does not serve. What is said of one lease, key or request is no matter of the member; what
     /// it refuses may be one right or one size among others, so that of refusals the roll call's decide: it asks for the least.
     pub(super) fn disables(&self, operation: &str) -> bool {
@@ -161,9 +168,9 @@ impl Error {
             Self::NotOurs { .. } | Self::File { .. } | Self::Settings { .. } | Self::Reset { .. } => false,
             _ => match self.kind() {
                 Kind::LeaseUnknown | Kind::LeaseExists | Kind::Revision | Kind::TooLarge | Kind::Undecided => false,
-                Kind::Permission | Kind::NoSpace | Kind::Corrupt | Kind::Busy | Kind::Invalid => {
-                    operation == "roll_call"
-                }
+                // Whoever stands in between and refuses everything is of no use; etcd that names a right serves.
+                Kind::Permission => operation == "roll_call" && !self.is_lack_of_rights(),
+                Kind::NoSpace | Kind::Corrupt | Kind::Busy | Kind::Invalid => operation == "roll_call",
                 Kind::Unreachable | Kind::Unknown | Kind::Auth | Kind::WrongMember | Kind::Foreign => true,
             },
         }

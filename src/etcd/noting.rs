@@ -27,11 +27,12 @@ pub(super) struct Silence {
 impl Pool {
     /// Takes note of how a try of `operation` ended.
     pub(super) fn note(&self, index: usize, operation: &str, live: Option<&Live>, result: Result<(), &Error>) {
-        // What disables the member is said of the member.
+        // What disables the member is said of the member, and what is asked about rights is said by whoever asked.
         if let Err(error) = &result
             && !error.disables(operation)
+            && operation != "permissions"
         {
-            self.complain(error);
+            self.complain(index, operation, error);
         }
         if let Some(answered) = result.map_or_else(Error::answered, |()| Some(true)) {
             // Another cluster's answer is no silence of ours.
@@ -42,6 +43,8 @@ impl Pool {
         }
         match result {
             Ok(()) if proves(operation) => self.note_health(index, Ok(())),
+            // etcd looks at the rights only once it may answer: after the read index, or after the commit (`v3_server.go`).
+            Err(error) if error.is_lack_of_rights() && proves(operation) => self.note_health(index, Ok(())),
             Err(error) if error.disables(operation) => self.note_health(index, Err(self.reason(index, error))),
             Ok(()) | Err(_) => {}
         }
@@ -76,32 +79,39 @@ impl Pool {
     fn note_health(&self, index: usize, outcome: Result<(), Reason>) {
         let (serves, now) = (outcome.is_ok(), clock::now());
         let before = self.health.note(index, outcome, now);
+        // At once, other than the log: a gauge costs no more for changing often, and an alert waits by itself.
         if before.as_ref().is_some_and(|before| before.members[index].serves != Some(serves)) {
             self.telemetry.endpoint_up(&self.members[index].endpoint, serves);
         }
         let mut voice = lock(&self.voice);
-        let line = match before {
-            _ if !serves => voice.fails(index, &self.health.report(), now),
-            Some(before) => voice.serves(index, &before, now),
-            None => None,
+        let line = if serves {
+            voice.serves(index, &self.members[index].endpoint, now)
+        } else {
+            voice.fails(index, &self.health.report(), now)
         };
         if let Some(line) = line {
             line.log();
         }
     }
 
-    /// Says what only a person can mend; each minute at most, since it is met at every request.
-    fn complain(&self, error: &Error) {
+    /// Says what only a person can mend, and what mends it; each minute at most, since it is met at every request.
+    fn complain(&self, index: usize, operation: &str, error: &Error) {
         let kind = error.kind();
         if !matches!(kind, Kind::Permission | Kind::NoSpace | Kind::Corrupt | Kind::Invalid) {
             return;
         }
-        let mut complained = lock(&self.complained);
-        let now = clock::now();
-        if complained.is_none_or(|(last, at)| last != kind || now.since(at) >= COMPLAIN_EVERY) {
-            *complained = Some((kind, now));
-            tracing::error!(%error, "etcd refuses what we need");
+        let (mut complained, now) = (lock(&self.complained), clock::now());
+        if complained.iter().any(|(of, at)| *of == kind && now.since(*at) < COMPLAIN_EVERY) {
+            return;
         }
+        complained.retain(|(of, _)| *of != kind);
+        complained.push((kind, now));
+        tracing::error!(
+            operation,
+            endpoint = self.members[index].endpoint,
+            "etcd refuses what we need: {}",
+            error.reason()
+        );
     }
 }
 
@@ -109,4 +119,23 @@ impl Pool {
 /// not: a member that has lost its quorum gives some, and a proxy gives them by itself.
 fn proves(operation: &str) -> bool {
     !matches!(operation, "keep_alive" | "grant" | "revoke")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::Cause;
+    use super::*;
+
+    #[test]
+    fn a_right_that_lacks_is_no_member_that_does_not_serve() {
+        let met = |kind, text: &str| {
+            let source = Cause::local(kind, text);
+            Error::Request { operation: "roll_call", endpoint: "m0".into(), source }
+        };
+        let lacks = met(Kind::Permission, "permission_denied: etcdserver: permission denied");
+        assert!(lacks.is_lack_of_rights() && !lacks.disables("roll_call") && !lacks.disables("look"));
+        assert!(met(Kind::Permission, "permission_denied: RBAC: access denied").disables("roll_call"));
+        let password = "invalid_argument: etcdserver: authentication failed, invalid user ID or password";
+        assert!(met(Kind::Auth, password).disables("look"));
+    }
 }

@@ -132,6 +132,7 @@ async fn who_may_queue_and_never_lead_is_not_ready() {
     lacks(&["write on the key /tenure/generations/orders", "write on the range of /tenure/history/orders/"], &[]).await;
     let said = daemon.logs().lines().filter(|line| line.contains("may queue and never lead")).count();
     assert_eq!(said, 1, "once, since nothing changed: {}", daemon.logs());
+    assert!(!daemon.logs().contains("it is unknown whether"), "etcd refused it, and said so: {}", daemon.logs());
     etcd.ctl(&["role", "grant-permission", "tests", "readwrite", GENERATION]).await;
     lacks(&[HISTORY], &[GENERATION]).await;
     assert_eq!(daemon.leads_with().await, None);
@@ -140,6 +141,29 @@ async fn who_may_queue_and_never_lead_is_not_ready() {
     leader_of(std::slice::from_ref(&daemon)).await;
     let written = etcd.keys("/tenure/").await;
     assert!(written.iter().all(|key| !key.contains("probe")), "asking for rights writes nothing: {written:?}");
+}
+
+/// Goal: an etcd that denies a right serves: the log says what is refused and what mends it, once, and never that etcd was out of
+/// reach.
+/// Method: no right at all on the generation, which is what the roll call reads, for several roll calls.
+#[tokio::test]
+async fn a_right_that_lacks_is_said_as_a_refusal_and_not_as_an_outage() {
+    let mut etcd = Etcd::start().await;
+    etcd.enable_auth_with("app", "secret", &[("readwrite", "/tenure/elections/orders/", true)]).await;
+    let dir = scratch("secrets");
+    let password = secret(dir.path(), "password", "secret\n");
+    let daemon = signed_in("a", &etcd, &password).ttl("2s").start().await;
+    let asked = async || daemon.metric("etcd_requests_total", &["\"roll_call\"", "permission_denied"]).await > 2.0;
+    eventually("the roll was called", asked).await;
+    let logs = daemon.logs();
+    let refused = "etcd refuses what we need: its user lacks a permission: `tenure doctor` names it";
+    assert_eq!(logs.matches(refused).count(), 1, "{logs}");
+    let lacks = "etcd's role lacks readwrite on the key /tenure/generations/orders";
+    eventually("what lacks is named", async || daemon.logs().contains(lacks)).await;
+    // A machine that is too busy may keep it silent for a while, which is another matter.
+    let unreachable = |line: &&str| line.contains("unreachable") && line.contains("permission");
+    assert_eq!(logs.lines().find(unreachable), None, "{logs}");
+    assert!(daemon.metric("etcd_endpoint_up", &[]).await > 0.0);
 }
 
 /// Goal: no change of etcd's users and roles costs a leadership, though each makes every JWT "old".
