@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, GetOptions, ResponseHeader};
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connector::Connector;
 use super::error::{Cause, Error, Kind};
@@ -21,6 +21,9 @@ mod round;
 
 pub use records::{Flaw, Obstacle};
 pub use round::{Leases, Round, Step};
+
+/// When a login is tried again that met an election of etcd's.
+const LOGIN_AGAIN: Duration = Duration::from_millis(300);
 
 /// What the header of an answer says of who gave it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,9 +121,18 @@ impl Etcd {
             return Ok(());
         }
         let began = clock::now();
+        let work = async {
+            loop {
+                match pool.live(member, "authenticate").await {
+                    // A login passes through raft, and etcd was electing just then.
+                    Err(error) if error.to_string().contains("leader changed") => sleep(LOGIN_AGAIN).await,
+                    other => return other.map(drop),
+                }
+            }
+        };
         tokio::select! {
             biased;
-            live = pool.live(member, "authenticate") => live.map(drop),
+            done = work => done,
             () = limit => {
                 let text = format!("not logged in within {} ms", clock::now().since(began).as_millis());
                 let (operation, endpoint) = ("authenticate", pool.members[member].endpoint.clone());

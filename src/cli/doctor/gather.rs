@@ -22,8 +22,10 @@ const APART: Duration = Duration::from_millis(100);
 /// For the reads and the round of one member together.
 const ROUND: Duration = Duration::from_millis(4_500);
 /// Until when, from the start, a login is waited for; and until when rounds and reads are.
-const LOGGED_IN: Duration = Duration::from_secs(6);
+const LOGGED_IN: Duration = Duration::from_millis(7_500);
 const ENOUGH: Duration = Duration::from_millis(9_200);
+/// Less than this for a round would show nothing.
+const ROUND_LEAST: Duration = Duration::from_millis(1_500);
 /// The clocks are watched at least so long.
 const WATCHED: Duration = Duration::from_secs(2);
 /// How long lines about members wait for whether we are let in, which is to be said first.
@@ -58,7 +60,7 @@ pub(super) async fn gather(config: &Config, etcd: &Etcd, leases: &Leases, sink: 
         return findings;
     }
     let serving: Vec<usize> = (0..endpoints.len()).filter(|i| findings.members[*i].serves()).collect();
-    let round = ROUND.min(ENOUGH.saturating_sub(clock::now().since(start)));
+    let round = ENOUGH.saturating_sub(clock::now().since(start)).clamp(ROUND_LEAST, ROUND);
     let rounds = serving.iter().enumerate().map(|(nth, index)| {
         let next = serving[(nth + 1) % serving.len()];
         visit(etcd, *index, next, (config.timing.ttl(), round), leases)
