@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
+use crate::clock::{self, Instant};
 use crate::election::ids::{ElectionIndex, ElectionName};
 use crate::etcd::Etcd;
 
@@ -84,8 +84,8 @@ async fn ask(etcd: Etcd, mut elections: Vec<(ElectionIndex, ElectionName)>, stat
             pause = PAUSES.0;
         }
         match &found {
-            State::Lacks(what) if new || said.is_none_or(|at: Instant| at.elapsed() >= AGAIN) => {
-                said = Some(Instant::now());
+            State::Lacks(what) if new || said.is_none_or(|at: Instant| clock::now().since(at) >= AGAIN) => {
+                said = Some(clock::now());
                 tracing::warn!(
                     "etcd's role lacks {what}: without it this daemon may queue and never lead, so it is not ready"
                 );

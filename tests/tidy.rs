@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("memory", "election worker"),
     ("metrics", "clock election logging snapshot"),
     ("control", "clock election snapshot"),
-    ("rights", "election etcd"),
+    ("rights", "clock election etcd"),
     ("shutdown", "clock control logging supervisor"),
     ("supervisor", "clock control election snapshot"),
     ("snapshot", "clock election health timing"),
