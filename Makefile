@@ -70,7 +70,7 @@ test-full: setup-test check test-it-all doc deny ## as `test`, with all integrat
 .PHONY: test-inside
 test-inside: setup-build
 	$(CARGO) test --locked --lib --bins
-	$(CARGO) test --locked --test it -- tidy:: transcripts:: fuzz:: cli_ http_ chaos_
+	$(CARGO) test --locked --test it -- tidy:: transcripts:: fuzz:: cli_ http_ chaos_ --skip cli_doctor
 	$(CARGO) test --locked -p tenure-prove --profile prove --test prove -- --nocapture
 	$(CARGO) test --locked --doc
 

@@ -58,7 +58,7 @@ pub struct ElectionView {
     pub role: Role,
     /// The own generation while the role is leader.
     pub own: Option<Generation>,
-    /// The newest generation seen, whoever's; 0 before any.
+    /// The newest generation known, whoever's: seen, or remembered; 0 before any.
     pub observed: Generation,
     /// The application's term recorded with it.
     pub term: u64,

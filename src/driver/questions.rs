@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::propagate;
 use crate::control::{ControlError, Current, HistoryRecord, Page};
 use crate::election::ids::{ElectionIndex, Generation};
-use crate::election::record::{QueueEntry, View};
+use crate::election::record::{Cell, QueueEntry, View};
 use crate::etcd::Etcd;
 use crate::snapshot::LeaderView;
 
@@ -62,7 +62,7 @@ impl Caller {
     fn tell(self, answer: &Read<Answer>) {
         match (self, answer) {
             (caller, Err(why)) => caller.refuse(why.clone()),
-            (Self::Inquire(reply), Ok(Answer::Queue(view))) => drop(reply.send(Ok(current(view)))),
+            (Self::Inquire(reply), Ok(Answer::Queue(view))) => drop(reply.send(current(view))),
             (Self::Candidates(reply), Ok(Answer::Queue(view))) => drop(reply.send(Ok(view.queue.clone()))),
             (Self::History(reply), Ok(Answer::History(records))) => drop(reply.send(Ok(records.clone()))),
             (caller @ (Self::Inquire(_) | Self::Candidates(_)), Ok(Answer::History(_)))
@@ -161,12 +161,18 @@ async fn answer(etcd: &Etcd, subject: Subject) -> Read<Answer> {
     read.map_err(|e| ControlError::Unavailable(e.to_string()))
 }
 
-fn current(view: &View) -> Current {
+/// What the record says. One that cannot be read says nothing: to call a token stale or never issued by it would be a guess.
+fn current(view: &View) -> Result<Current, ControlError> {
+    if matches!(view.generation, Cell::Corrupt { .. }) {
+        let what =
+            "the record of this election's generation in etcd cannot be read, so that nothing can be said of a token";
+        return Err(ControlError::Unavailable(what.to_owned()));
+    }
     let record = view.generation.value();
     let head = view.queue.first();
     let holder = record.and_then(|r| r.holder.as_ref());
     let lives = head.zip(holder).is_some_and(|(head, holder)| head.key == holder.key);
-    Current {
+    Ok(Current {
         generation: record.map_or(Generation(0), |r| r.generation),
         leader: record.zip(holder).filter(|_| lives).map(|(record, holder)| LeaderView {
             id: holder.id.clone(),
@@ -175,5 +181,5 @@ fn current(view: &View) -> Current {
             elected_at: record.elected_at,
         }),
         foreign: head.is_some_and(|h| h.candidate.is_none()),
-    }
+    })
 }

@@ -92,7 +92,7 @@ pub(super) fn view_of(name: &ElectionName, standing: &Standing<'_>, note: &Note)
         name: name.clone(),
         role: standing.role,
         own: standing.own,
-        observed: standing.observed,
+        observed: standing.newest,
         term: standing.term,
         leader: standing.leader.map(|(record, holder)| LeaderView {
             id: holder.id.clone(),

@@ -36,7 +36,10 @@ pub mod record;
 pub mod role;
 mod seen;
 mod session;
+mod standing;
 pub mod txn;
+
+pub use standing::Standing;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,13 +48,13 @@ use self::contest::{Contest, Context, State};
 use self::event::{Command, Input, Output, SessionInput, Sign};
 use self::evidence::{shown_generation, told};
 use self::guard::Guard;
-use self::ids::{CandidateKey, ElectionIndex, Generation, LeaseId, Revision};
+use self::ids::{ElectionIndex, LeaseId, Revision};
 use self::leaving::Release;
 use self::mutant::Mutant;
 use self::pause::Jitter;
 use self::ratchet::Ratchet;
-use self::record::{GenerationRecord, Header, HighWater, Holder};
-use self::role::{Reason, Role};
+use self::record::{Header, HighWater};
+use self::role::Reason;
 use self::session::{Effect, Session};
 use crate::clock::Instant;
 use crate::timing::Timing;
@@ -101,37 +104,6 @@ pub struct SessionState {
     pub ttl: Duration,
     /// What the newest confirmed renewal earned.
     pub guard: Guard,
-}
-
-/// One election, for readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Standing<'a> {
-    /// The role as decided; whether a leader still leads is for the guard to say.
-    pub role: Role,
-    /// The own generation while leading.
-    pub own: Option<Generation>,
-    /// Giving a leadership up on request: no longer acting, and not yet released.
-    pub leaving: bool,
-    /// Why the role is what it is.
-    pub reason: Reason,
-    /// The newest generation seen.
-    pub observed: Generation,
-    /// The term recorded with it.
-    pub term: u64,
-    /// The leader that etcd names, while its key stands.
-    pub leader: Option<(&'a GenerationRecord, &'a Holder)>,
-    /// Whether a foreign client leads.
-    pub foreign: bool,
-    /// Whether new elections are paused.
-    pub paused: bool,
-    /// Place in the queue, 0 for its head; `None` while not queued or not known.
-    pub queue_position: Option<usize>,
-    /// Length of the queue.
-    pub queued: usize,
-    /// The newest revision that contributed; 0 before the first contact.
-    pub revision: Revision,
-    /// The own key, while one exists as far as we know.
-    pub key: Option<&'a CandidateKey>,
 }
 
 impl Core {
@@ -221,29 +193,6 @@ impl Core {
     #[must_use]
     pub fn drained_until(&self) -> Option<Instant> {
         self.draining.filter(|_| self.stopping.is_none())
-    }
-
-    /// One election.
-    #[must_use]
-    pub fn standing(&self, election: ElectionIndex) -> Standing<'_> {
-        let contest = &self.contests[election.0];
-        let seen = &contest.seen;
-        let queued = contest.key().filter(|_| matches!(contest.role(), Role::Leader | Role::Candidate));
-        Standing {
-            role: contest.role(),
-            own: Some(contest.own()).filter(|own| *own > Generation(0)),
-            leaving: matches!(&contest.state, State::Leaving(l) if l.generation.is_some()) && contest.reason.is_wish(),
-            reason: contest.reason,
-            observed: seen.newest(),
-            term: seen.generation.value().map_or(0, |r| r.term),
-            leader: seen.leader(),
-            foreign: seen.foreign.is_some(),
-            paused: seen.paused(),
-            queue_position: queued.and_then(|key| seen.queue.iter().position(|e| e.key == *key)),
-            queued: seen.queued,
-            revision: seen.revision,
-            key: contest.key(),
-        }
     }
 
     /// What to remember across a restart.

@@ -4,6 +4,10 @@
 //! at once, each in a store of its own, so one id is *pinned*: by the configuration, by what an earlier run remembered, or by a
 //! majority of the listed endpoints. A pin of a majority is the only one there can be, as long as the daemons' lists are alike:
 //! members are counted by their ids, and an endpoint that is not known to be a member counts against everyone.
+//!
+//! Ids are no proof by themselves: servers that were started alike, each by itself, have the same ids of cluster and member. So
+//! endpoints that answer as one member count once, however many they are, and the configuration's word is taken only where no two
+//! of them do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -60,7 +64,7 @@ struct Endpoint {
 pub struct OneCluster {
     endpoints: Vec<Endpoint>,
     /// The operator named the cluster: nothing else ever counts.
-    configured: bool,
+    configured: Option<ClusterId>,
     pin: Option<ClusterId>,
     /// Whether the pinned cluster has answered in this run.
     met: bool,
@@ -72,7 +76,7 @@ pub struct OneCluster {
 }
 
 impl OneCluster {
-    /// `configured` is the operator's word; `remembered` is what an earlier run pinned.
+    /// `configured` is the operator's word, which replaces the majority; `remembered` is what an earlier run pinned.
     #[must_use]
     pub fn new(
         endpoints: &[String],
@@ -89,8 +93,8 @@ impl OneCluster {
         };
         Self {
             endpoints: endpoints.iter().map(endpoint).collect(),
-            configured: configured.is_some(),
-            pin: configured.or(remembered),
+            configured,
+            pin: remembered.filter(|_| configured.is_none()),
             met: false,
             ttl,
             lists: BTreeMap::new(),
@@ -115,7 +119,7 @@ impl OneCluster {
         }
         (at.said, at.silent) = (Some((said, now)), false);
         if self.pin.is_none() {
-            self.pin = self.majority(now);
+            self.pin = self.decided(now);
         }
         self.met |= self.pin == Some(said.cluster);
         self.note_elsewhere(now);
@@ -147,7 +151,7 @@ impl OneCluster {
         self.endpoints[endpoint].silent = true;
         self.elsewhere = None;
         if self.pin.is_none() {
-            self.pin = self.majority(now);
+            self.pin = self.decided(now);
         }
     }
 
@@ -156,7 +160,7 @@ impl OneCluster {
         let member = |(id, urls): &(MemberId, Vec<String>)| (*id, urls.iter().map(|url| address(url)).collect());
         self.lists.insert(cluster, members.iter().map(member).collect());
         if self.pin.is_none() {
-            self.pin = self.majority(now);
+            self.pin = self.decided(now);
         }
     }
 
@@ -185,7 +189,7 @@ impl OneCluster {
     /// has held for one TTL, all of them having answered since. Never against the configuration.
     #[must_use]
     pub fn moved(&self, now: Instant) -> Option<ClusterId> {
-        let (cluster, since) = self.elsewhere.filter(|_| !self.configured)?;
+        let (cluster, since) = self.elsewhere.filter(|_| self.configured.is_none())?;
         let held = |e: &Endpoint| e.said.is_some_and(|(_, at)| at.since(since) >= self.ttl);
         let sound = (0..self.endpoints.len()).all(|endpoint| !self.shunned(now, endpoint));
         (sound && (!self.met || self.endpoints.iter().all(held))).then_some(cluster)
@@ -203,7 +207,14 @@ impl OneCluster {
     pub fn describe(&self, now: Instant, urls: &[&str]) -> String {
         let one = |(i, (endpoint, url)): (usize, (&Endpoint, &&str))| match endpoint.said {
             _ if self.shunned(now, i) => format!("{url} answers as different clusters in turn"),
-            Some((id, _)) => format!("{url} is in cluster {}", id.cluster),
+            Some((id, _)) => {
+                match self.endpoints[..i].iter().position(|e| e.said.is_some_and(|(other, _)| other == id)) {
+                    Some(first) => {
+                        format!("{url} answers as the same member of cluster {} as {}", id.cluster, urls[first])
+                    }
+                    None => format!("{url} is in cluster {}", id.cluster),
+                }
+            }
             None if self.lists.values().any(|list| member_at(list, &endpoint.address).is_some()) => {
                 format!("{url} does not answer, though a cluster lists it")
             }
@@ -229,14 +240,28 @@ impl OneCluster {
         };
     }
 
+    fn decided(&self, now: Instant) -> Option<ClusterId> {
+        self.configured.map_or_else(|| self.majority(now), |named| self.named(now, named))
+    }
+
     /// The cluster to which most of the listed endpoints belong, by distinct members.
     fn majority(&self, now: Instant) -> Option<ClusterId> {
-        let known: Vec<Option<Identity>> = (0..self.endpoints.len()).map(|i| self.known(now, i)).collect();
-        let members: BTreeSet<Identity> = known.iter().flatten().copied().collect();
-        let total = members.len() + known.iter().filter(|id| id.is_none()).count();
+        let members: BTreeSet<Identity> = (0..self.endpoints.len()).filter_map(|i| self.known(now, i)).collect();
         let clusters: BTreeSet<ClusterId> = members.iter().map(|id| id.cluster).collect();
         let votes = |cluster: &ClusterId| members.iter().filter(|id| id.cluster == *cluster).count();
-        clusters.into_iter().find(|cluster| votes(cluster) * 2 > total)
+        clusters.into_iter().find(|cluster| votes(cluster) * 2 > self.endpoints.len())
+    }
+
+    /// The cluster that the operator named, once each endpoint has answered or keeps silent, and no two answer as one member of it.
+    fn named(&self, now: Instant, named: ClusterId) -> Option<ClusterId> {
+        let asked = self.endpoints.iter().all(|e| e.said.is_some() || e.silent);
+        let of_it = (0..self.endpoints.len()).filter(|i| !self.endpoints[*i].silent && !self.shunned(now, *i));
+        let mut members = BTreeSet::new();
+        let alone = of_it
+            .filter_map(|i| self.endpoints[i].said)
+            .filter(|(said, _)| said.cluster == named)
+            .all(|(said, _)| members.insert(said.member));
+        (asked && alone).then_some(named)
     }
 
     /// The member at an endpoint: by its answer; by the one list that names its address, where it keeps silent.

@@ -84,7 +84,7 @@ impl Heeded {
     pub(super) fn new(settings: &EtcdConfig, ttl: Duration) -> Self {
         Self {
             one: Mutex::new(OneCluster::new(&settings.endpoints, settings.cluster_id, None, ttl)),
-            pinned: watch::Sender::new(settings.cluster_id),
+            pinned: watch::Sender::new(None),
             moved: watch::Sender::new(None),
             asking: tokio::sync::Mutex::default(),
             said: Mutex::default(),
@@ -270,7 +270,9 @@ impl Pool {
         let (mut said, now) = (lock(&self.heeded.said), clock::now());
         if said.text != *found || said.at.is_none_or(|at| now.since(at) >= SAY_EVERY) {
             tracing::warn!(
-                "no majority of etcd.endpoints belongs to one cluster, so this daemon campaigns nowhere: {found}; list the members of one cluster, or name it in etcd.cluster_id"
+                "no majority of etcd.endpoints belongs to one cluster, so this daemon campaigns nowhere: {found}; list the members of one \
+                 cluster, each once, or name it in etcd.cluster_id. Servers that were started alike, each by itself, have the same ids \
+                 and are no cluster"
             );
             *said = Said { text: found.clone(), at: Some(now) };
         }

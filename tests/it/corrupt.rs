@@ -235,6 +235,13 @@ async fn a_record_spoilt_under_a_leader_makes_no_second_leader() {
     }
     let other = &daemons[1 - leader];
     assert_eq!(other.leads_with().await, None);
+    for daemon in &daemons {
+        // What was known stays known: a token of the past does not pass for a good one.
+        assert_eq!(daemon.status().await.expect("a status")["generation"], generation);
+        assert_eq!(daemon.gate_with(generation - 1).await, 403);
+        let verdict = daemon.verb("verify", &json!({"token": generation})).await.expect("an answer");
+        assert_eq!(verdict.status, 503, "nothing can be said of it: {}", verdict.text());
+    }
     if daemons[leader].leads_with().await.is_some() {
         daemons[leader].resign().await;
     }

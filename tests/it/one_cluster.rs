@@ -129,15 +129,50 @@ async fn a_cluster_that_is_named_is_the_only_one_that_counts() {
     nobody_leads(&wrong, TTL).await;
 }
 
+/// One of several servers that are started alike, each by itself, as a package starts them: of equal ids.
+async fn twin() -> Etcd {
+    let same = "http://localhost:2380";
+    let peers = [format!("--initial-advertise-peer-urls={same}"), format!("--initial-cluster=m0={same}")];
+    Etcd::builder().arg(&peers[0]).arg(&peers[1]).start().await
+}
+
+/// Goal: servers of equal ids that are listed together elect nobody, though the configuration names their cluster, and are named.
+/// Method: three etcds with the flags of a package, and daemons that list them in different orders.
+#[tokio::test]
+async fn servers_that_were_started_alike_elect_nobody() {
+    let twins = [twin().await, twin().await, twin().await];
+    let status = twins[0].ctl(&["endpoint", "status", "--write-out=fields"]).await;
+    let id = status.lines().find_map(|line| line.strip_prefix("\"ClusterID\" : ")).expect("an id");
+    let id = format!("{:x}", id.trim().parse::<u64>().expect("a number"));
+    for configured in [None, Some(id)] {
+        let mut daemons = Vec::new();
+        for (turn, name) in ["a", "b", "c"].into_iter().enumerate() {
+            let mut urls: Vec<_> = twins.iter().map(Etcd::endpoint).collect();
+            urls.rotate_left(turn);
+            let mut builder = daemon(name, &List(urls));
+            if let Some(id) = &configured {
+                builder = builder.set("etcd.cluster_id", id.clone());
+            }
+            daemons.push(builder.start().await);
+        }
+        nobody_leads(&daemons, TTL * 2).await;
+        for daemon in &daemons {
+            says(daemon, "answers as the same member of cluster").await;
+        }
+    }
+    for twin in &twins {
+        assert_eq!(
+            twin.ctl(&["get", "--prefix", "--keys-only", "/tenure"]).await.trim(),
+            "",
+            "nothing was written there"
+        );
+    }
+}
+
 /// Goal: behind one address, servers of equal ids but of different histories are found out, and nobody campaigns there.
 /// Method: what `kubectl scale deployment etcd --replicas=2` makes, behind a balancer.
 #[tokio::test]
 async fn a_scaled_single_member_behind_one_address_ends_campaigning() {
-    let twin = || async {
-        let same = "http://localhost:2380";
-        let peers = [format!("--initial-advertise-peer-urls={same}"), format!("--initial-cluster=m0={same}")];
-        Etcd::builder().arg(&peers[0]).arg(&peers[1]).start().await
-    };
     let twins = [twin().await, twin().await];
     let fields = ["endpoint", "status", "--write-out=fields"];
     let id =
@@ -211,8 +246,8 @@ async fn a_store_moved_under_a_running_daemon_is_adopted_after_its_guard() {
 /// Goal: with one silent endpoint only the operator decides, by naming the cluster.
 #[tokio::test]
 async fn with_a_silent_endpoint_only_the_operator_moves_the_store() {
-    let (old, new) = (Etcd::start().await, Etcd::start().await);
-    let (link, gone, dir) = (Link::to(&old).await, Link::to(&old).await, scratch("state"));
+    let (old, new) = (Etcd::cluster(3).await, Etcd::start().await);
+    let (link, gone, dir) = (Link::to(old.member(0)).await, Link::to(old.member(1)).await, scratch("state"));
     let both = List(vec![link.endpoint(), gone.endpoint()]);
     let before = [daemon("a", &both).state_dir(dir.path()).start().await];
     let (_, token) = leader_of(&before).await;

@@ -95,6 +95,11 @@ impl Daemon {
         self.public.get(path).await
     }
 
+    /// Asks the gate as a client that brings a token.
+    pub async fn gate_with(&self, token: u64) -> u16 {
+        self.public.get_with("/gate", "fencing-token", &token.to_string()).await.expect("an answer").status
+    }
+
     /// POST to the control socket.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Failed> {
         self.control.post(path, body).await

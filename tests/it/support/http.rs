@@ -48,6 +48,13 @@ impl Target {
         self.send(request(Method::GET, path, Bytes::new())).await
     }
 
+    /// GET with one more header.
+    pub async fn get_with(&self, path: &str, name: &'static str, value: &str) -> Result<Answer, Failed> {
+        let mut request = request(Method::GET, path, Bytes::new());
+        request.headers_mut().insert(name, value.parse().expect("a plain header value"));
+        self.send(request).await
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Failed> {
         let mut request = request(Method::POST, path, body.to_string().into());
         let json = "application/json".parse().expect("a plain header value");
