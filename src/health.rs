@@ -53,6 +53,8 @@ pub struct Report {
     pub last_answer: Option<Instant>,
     /// Why the member that failed last did not serve; kept when etcd answers again.
     pub last_error: Option<Reason>,
+    /// Why nobody's answers count: the endpoints are not known to be one cluster.
+    pub undecided: Option<String>,
     /// Why the last renewal of the lease failed, while none has succeeded since.
     pub renewals: Option<Reason>,
     /// In the order of the configuration.
@@ -60,9 +62,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// What every member that does not serve says, in one line.
+    /// Why etcd does not serve, in one line: nobody's answers count, or what every member says that does not serve.
     #[must_use]
     pub fn reasons(&self) -> String {
+        if let Some(undecided) = &self.undecided {
+            return undecided.clone();
+        }
         let down = self.members.iter().filter_map(|m| m.reason.as_ref().map(|r| format!("{}: {r}", m.endpoint)));
         down.collect::<Vec<_>>().join("; ")
     }
@@ -78,8 +83,16 @@ impl Health {
     pub fn new(endpoints: &[String], now: Instant) -> Self {
         let member = |endpoint: &String| Member { endpoint: endpoint.clone(), serves: None, since: now, reason: None };
         let members = endpoints.iter().map(member).collect();
-        let (reachable, last_answer, last_error, renewals) = (None, None, None, None);
-        Self(Arc::new(Mutex::new(Report { reachable, since: now, last_answer, last_error, renewals, members })))
+        let (reachable, last_answer, last_error, undecided, renewals) = (None, None, None, None, None);
+        Self(Arc::new(Mutex::new(Report {
+            reachable,
+            since: now,
+            last_answer,
+            last_error,
+            undecided,
+            renewals,
+            members,
+        })))
     }
 
     /// A copy to read.
@@ -122,6 +135,11 @@ impl Health {
             report.since = if serves { now } else { report.last_answer.unwrap_or(report.since) };
         }
         Some(before)
+    }
+
+    /// Nobody's answers count, and why; or some do.
+    pub fn undecided(&self, why: Option<String>) {
+        self.lock().undecided = why;
     }
 
     /// A renewal of the lease succeeded, or did not and why.

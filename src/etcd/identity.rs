@@ -170,6 +170,7 @@ impl Pool {
         if let Some(cluster) = one.pin().filter(|_| before.is_none()) {
             tracing::info!(%cluster, "etcd's cluster is known: only its answers count from now on");
             self.heeded.pinned.send_replace(Some(cluster));
+            self.health.undecided(None);
         }
     }
 
@@ -267,6 +268,7 @@ impl Pool {
     fn say_why(&self) {
         let error = self.undecided("campaign");
         let Error::Undecided { found, .. } = &error else { return };
+        self.health.undecided(Some(format!("no majority of etcd.endpoints belongs to one cluster: {found}")));
         let (mut said, now) = (lock(&self.heeded.said), clock::now());
         if said.text != *found || said.at.is_none_or(|at| now.since(at) >= SAY_EVERY) {
             tracing::warn!(

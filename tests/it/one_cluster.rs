@@ -158,6 +158,12 @@ async fn servers_that_were_started_alike_elect_nobody() {
         nobody_leads(&daemons, TTL * 2).await;
         for daemon in &daemons {
             says(daemon, "answers as the same member of cluster").await;
+            let etcd = daemon.status().await.expect("a status")["etcd"].clone();
+            let why = etcd["last_error"].as_str().unwrap_or_default();
+            assert!(
+                why.contains("no majority of etcd.endpoints belongs to one cluster"),
+                "the status says so too: {etcd}"
+            );
         }
     }
     for twin in &twins {
