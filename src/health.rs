@@ -62,14 +62,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Why etcd does not serve, in one line: nobody's answers count, or what every member says that does not serve.
+    /// Why etcd does not serve, in one line: what every member says that does not serve, and why the answers of others do not count.
     #[must_use]
     pub fn reasons(&self) -> String {
-        if let Some(undecided) = &self.undecided {
-            return undecided.clone();
-        }
         let down = self.members.iter().filter_map(|m| m.reason.as_ref().map(|r| format!("{}: {r}", m.endpoint)));
-        down.collect::<Vec<_>>().join("; ")
+        let down: Vec<_> = down.collect();
+        let others = self.undecided.clone().filter(|_| down.len() < self.members.len());
+        down.into_iter().chain(others).collect::<Vec<_>>().join("; ")
     }
 }
 

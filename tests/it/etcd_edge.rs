@@ -286,9 +286,9 @@ async fn a_hand_over_that_a_pause_overtook_names_nobody() {
 
 #[tokio::test]
 async fn a_second_copy_recognises_the_first_whose_answer_was_lost() {
-    let etcd = Etcd::start().await;
-    let link = Link::to(&etcd).await;
-    // Both endpoints are the same etcd: answers of one way get lost.
+    let etcd = Etcd::cluster(2).await;
+    // Answers of one member get lost.
+    let link = Link::to(etcd.member(0)).await;
     let a = Candidate::queued("a", &etcd).await;
     let (mut lossy, mut seed, mut hedged) = (edge("a", &link.endpoint()), 0, 0);
     assert!(lossy.read(E).await.is_ok());
@@ -308,7 +308,7 @@ async fn a_second_copy_recognises_the_first_whose_answer_was_lost() {
 
     // The same with a healthy second way, asked after the hedge delay; seeds choose where a call begins.
     for generation in 2..6 {
-        let both = vec![link.endpoint(), etcd.endpoint()];
+        let both = vec![link.endpoint(), etcd.member(1).endpoint()];
         seed += 1;
         lossy = edge_with("a", &config(&both), seed).0;
         let view = look(&lossy, Some(a.lease)).await;

@@ -1,6 +1,6 @@
 //! How fast leadership moves, and that promises hold while it does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, EventType, WatchOptions};
@@ -160,11 +160,13 @@ async fn promises_never_overlap_across_resigns() {
     let etcd = Etcd::start().await;
     let daemons: &'static [Daemon] = three(&etcd).await.leak();
     let over: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
-    let pollers: Vec<_> = daemons.iter().map(|daemon| tokio::spawn(poll(daemon, over))).collect();
+    let given: &'static AtomicUsize = Box::leak(Box::default());
+    let pollers: Vec<_> = daemons.iter().map(|daemon| tokio::spawn(poll(daemon, given, over))).collect();
     let (mut leader, mut generation) = leader_past(daemons, 0).await;
     for _ in 0..rounds(12, 50) {
-        // Long enough for each leader to give many promises.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Each leader gives many promises, however busy the machine is.
+        let before = given.load(Ordering::Relaxed);
+        eventually("promises", async || given.load(Ordering::Relaxed) >= before + 30).await;
         let answer = daemons[leader].verb("resign", &json!({})).await.expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
         (leader, generation) = leader_past(daemons, generation).await;
@@ -179,7 +181,6 @@ async fn promises_never_overlap_across_resigns() {
     }
     promises.sort_by_key(|p| p.from);
     println!("{} promises, {} generations", promises.len(), generation);
-    assert!(promises.len() > 300, "too few promises to mean anything: {}", promises.len());
     let mut last: Option<Promise> = None;
     for promise in promises {
         if let Some(last) = last.filter(|l| l.daemon != promise.daemon) {
@@ -202,7 +203,7 @@ struct Promise {
     until: Instant,
 }
 
-async fn poll(daemon: &Daemon, over: &AtomicBool) -> Vec<Promise> {
+async fn poll(daemon: &Daemon, given: &AtomicUsize, over: &AtomicBool) -> Vec<Promise> {
     let mut promises = Vec::new();
     while !over.load(Ordering::Relaxed) {
         let sent = Instant::now();
@@ -211,6 +212,7 @@ async fn poll(daemon: &Daemon, over: &AtomicBool) -> Vec<Promise> {
             let body = answer.json();
             let valid = Duration::from_millis(body["valid_for_ms"].as_u64().expect("a length"));
             let token = body["token"].as_u64().expect("a token");
+            given.fetch_add(1, Ordering::Relaxed);
             promises.push(Promise { daemon: daemon.pid(), token, from: Instant::now(), until: sent + valid });
         }
     }
